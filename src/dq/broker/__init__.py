@@ -1,0 +1,1 @@
+"""The three processes: one life for all, then the manager, the publisher broker and the consumer broker."""

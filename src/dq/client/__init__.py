@@ -1,0 +1,1 @@
+"""What users hold: the connection to a broker, publishers, consumers, tasks and receipts."""

@@ -1,0 +1,112 @@
+"""Every limit of dq in one frozen value: its unit is the last word of its name, its reason stands beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The limits that every process of one broker shares."""
+
+    # --- records and batches -----------------------------------------------------------------------------------------
+    record_bytes_max: int = 8 * MIB
+    """One record line. Half a frame, so that a record and its envelope always fit into one."""
+    batch_bytes_max: int = 1 * MIB
+    """One batch, unless it is a single larger record. A megabyte is written at the disk's full rate already."""
+    batch_records_max: int = 10_000
+    """One batch. Bounds the line places that are held while a batch is handed out in parts."""
+    batch_topics_max: int = 16
+    """Topics named in a batch header; beyond that it says `*` and is opened to be filtered."""
+    nesting_max: int = 100
+    """Depth of a payload. orjson stops at 254 when writing; people stop long before."""
+
+    # --- the log -----------------------------------------------------------------------------------------------------
+    segment_bytes: int = 64 * MIB
+    """A segment is closed at this size. Disk comes back by the segment; 64 MiB is scanned in about 0.2 s."""
+    dedupe_batches: int = 32
+    """Batches that are remembered for each publisher and bucket. Twice what a client keeps in flight."""
+    dedupe_publishers_max: int = 10_000
+    """Publishers that a bucket remembers; the one longest silent goes first."""
+    dedupe_seconds: float = 3600.0
+    """A publisher silent for this long is forgotten."""
+    index_bytes: int = 1 * MIB
+    """A reader keeps one (offset, position) for so many bytes: 16 bytes a MiB of backlog."""
+    read_bytes: int = 1 * MIB
+    """What a reader takes from the disk at once."""
+    reserve_bytes: int = 8 * MIB
+    """Kept free beside the sinks, so that acks go on when the disk is full."""
+    streams_max: int = 10_000
+    """Streams of one directory."""
+    buckets_max: int = 1_024
+    """Buckets of one stream: each costs a sync per commit that touches it."""
+    open_files_max: int = 512
+    """Segments a process keeps open; the one longest unused is closed first."""
+
+    # --- pipes -------------------------------------------------------------------------------------------------------
+    frame_bytes_max: int = 16 * MIB
+    """One frame on a pipe. Checked before anything is allocated."""
+    pipe_bytes: int = 1 * MIB
+    """Asked of the kernel for each direction of a pipe: a batch of 500 records goes through in one write."""
+    outgoing_bytes_max: int = 64 * MIB
+    """What may wait to be written to one client before it is cut off."""
+    clients_max: int = 10_000
+    """Connections to one broker."""
+    hello_seconds: float = 5.0
+    """A connection that has not said who it is by then is closed."""
+
+    # --- clients -----------------------------------------------------------------------------------------------------
+    batch_records: int = 500
+    """Default size of a batch: 105 KB of 210-byte records, where the cost of a batch is spread thin already."""
+    in_flight_batches: int = 16
+    """Batches a publisher sends ahead of their answers, for each bucket: it hides a sync behind 8,000 records."""
+    waiting_bytes_max: int = 64 * MIB
+    """What `submit()` lets wait before it blocks."""
+    publish_timeout_seconds: float = 10.0
+    """How long `publish()` waits for its answer."""
+    reconnect_timeout_seconds: float = 30.0
+    """How long a client looks for a broker that went away."""
+    flush_seconds: float = 0.005
+    """An ack is on its way after this at the latest."""
+    prefetch_seconds: float = 0.05
+    """Work a consumer with `prefetch="auto"` keeps in hand: a hundred times the way to the broker and back."""
+    prefetch_records_max: int = 50_000
+    """Records a consumer may hold."""
+    prefetch_bytes_max: int = 16 * MIB
+    """Bytes of records a consumer may hold."""
+    slow_task_seconds: float = 1.0
+    """When one task runs longer than this the client gives back what it has not started."""
+
+    # --- sinks -------------------------------------------------------------------------------------------------------
+    task_bytes: int = 256 * KIB
+    """Record bytes of one TASK event, unless a single record is larger: one decode stays inside the processor's cache."""
+    ack_grace_seconds: float = 20.0
+    """A lease without a sign of life ends after this."""
+    attempts_max: int = 5
+    """Deliveries of one record before it is dead-lettered."""
+    reconnect_seconds: float = 5.0
+    """Leases found in a sink's log are kept for so long after a start, for consumers that come back."""
+    sink_sync_seconds: float = 1.0
+    """Sinks' logs are flushed to disk this often."""
+    sink_segment_bytes: int = 16 * MIB
+    """A sink's log begins a new segment, with a snapshot, at this size."""
+
+    # --- processes ---------------------------------------------------------------------------------------------------
+    lock_wait_seconds: float = 5.0
+    """How long a broker waits for the lock of a dying predecessor."""
+    start_seconds: float = 30.0
+    """How long a starter waits for a manager to be ready; a large log is checked in this time."""
+    stop_seconds: float = 10.0
+    """How long an ordered stop may take before what is left is killed."""
+    linger_seconds: float = 10.0
+    """A manager started by `connect(start=True)` leaves this long after its last client."""
+    restart_backoff_seconds: float = 0.05
+    """Before the second restart of a broker that died; doubles up to the next figure. The first restart is at once."""
+    restart_backoff_seconds_max: float = 5.0
+    """The longest wait before a restart."""
+
+
+LIMITS = Limits()

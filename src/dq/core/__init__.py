@@ -1,0 +1,1 @@
+"""The queue itself as pure modules: `now` comes in, values and actions go out, nothing here touches the world."""

@@ -1,0 +1,1 @@
+"""What `python -m dq.main` shows: the whole loop on real input."""

@@ -1,0 +1,1 @@
+"""Values that pass between the parts of dq: frozen, without I/O."""

@@ -1,0 +1,44 @@
+"""What may be the name of a stream, a sink, a topic or a client."""
+
+from __future__ import annotations
+
+import re
+
+from dq.errors import InvalidName
+
+# ASCII alone: look-alikes and normal forms of the same letter would be two names of one stream.
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+DEAD_LETTER_SUFFIX = "-dlq"
+RESERVED_SUFFIXES = (DEAD_LETTER_SUFFIX, "-later")
+
+
+def check_name(kind: str, name: object) -> str:
+    """Returns `name` if it is a safe file name; `kind` ("stream", "sink") is for the message.
+
+    Raises:
+        InvalidName: it is anything else.
+    """
+    if isinstance(name, str) and _NAME.fullmatch(name) and ".." not in name:
+        return name
+    raise InvalidName(
+        f"{name!r} cannot name a {kind}: use 1 to 128 of A-Z a-z 0-9 . _ -, beginning with a letter, a digit or _, "
+        "without two dots in a row"
+    )
+
+
+def check_new_stream(name: object) -> str:
+    """As `check_name`, and refuses the names that dq makes streams of itself.
+
+    Raises:
+        InvalidName: the name is unsafe or reserved.
+    """
+    checked = check_name("stream", name)
+    for suffix in RESERVED_SUFFIXES:
+        if checked.endswith(suffix):
+            raise InvalidName(f"{checked!r} cannot name a stream of yours: dq makes the streams that end in {suffix!r}")
+    return checked
+
+
+def dead_letter_stream(stream: str) -> str:
+    """The stream that takes the dead letters of `stream`."""
+    return stream + DEAD_LETTER_SUFFIX

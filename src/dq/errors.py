@@ -41,7 +41,13 @@ from typing import Any
 
 
 class DqError(Exception):
-    """Root of all errors of dq."""
+    """Root of all errors of dq.
+
+    Attributes:
+        receipts: of an error that ended `publish_many`: what was committed before it (`Receipts`); else None.
+    """
+
+    receipts: Any = None
 
 
 class BrokerError(DqError):
@@ -104,11 +110,9 @@ class PublishError(DqError):
     """A publish that did not end well.
 
     Attributes:
-        receipts: what was committed before the error (`Receipts`), or None where nothing can be said.
         future: for `PublishTimeout`, the future that still ends with the outcome.
     """
 
-    receipts: Any = None
     future: Any = None
 
 
@@ -157,7 +161,13 @@ class SyncFailed(LogError):
 
 
 class RecordsTrimmed(DqError):
-    """Raised when records that were asked for have been trimmed."""
+    """Raised when records that were asked for have been trimmed.
+
+    Attributes:
+        first: the first offset that is still there.
+    """
+
+    first: int = 0
 
 
 class ProtocolError(DqError):

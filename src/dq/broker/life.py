@@ -1,0 +1,226 @@
+"""The one life that every broker process lives: start, started, stop, stopped.
+
+::
+
+    NEW ──start──► STARTING ──started──► RUNNING ──stop──► STOPPING ──stopped──► STOPPED
+                       └────────────────failed───────────────┴──────failed─────────┘
+
+Signal handlers only ask for a stop. A broker stops when the manager says SHUTDOWN, at SIGTERM, and when the manager is gone;
+in each case it finishes the turn it is in, so that what was synced is also answered.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import queue
+import signal
+import socket
+import threading
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from dq.clock import Clock
+from dq.errors import Damaged, DqError, InUse, LogError, NewerFormat, ProtocolError
+from dq.log.files import Files
+from dq.model.event import Event, EventOwner, EventType, decode
+from dq.transport.door import take_over
+from dq.transport.poller import Poller
+
+if TYPE_CHECKING:
+    from multiprocessing.queues import Queue
+
+log = logging.getLogger("dq")
+
+
+class ExitCode(IntEnum):
+    """How a broker or the manager ended."""
+
+    DONE = 0
+    SOFTWARE = 70
+    DAMAGED = 65
+    IO = 74
+    IN_USE = 75
+    NOT_PERMITTED = 77
+
+
+class State(StrEnum):
+    """Where in its life a process is."""
+
+    NEW = "new"
+    STARTING = "starting"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+
+
+_STEPS: dict[State, frozenset[State]] = {
+    State.NEW: frozenset({State.STARTING, State.STOPPED}),
+    State.STARTING: frozenset({State.RUNNING, State.STOPPED}),
+    State.RUNNING: frozenset({State.STOPPING}),
+    State.STOPPING: frozenset({State.STOPPED}),
+    State.STOPPED: frozenset(),
+}
+
+
+def exit_code_of(error: BaseException) -> ExitCode:
+    """The exit code by which an error at start or at work is told."""
+    if isinstance(error, InUse):
+        return ExitCode.IN_USE
+    if isinstance(error, (Damaged, NewerFormat)):
+        return ExitCode.DAMAGED
+    if isinstance(error, PermissionError):
+        return ExitCode.NOT_PERMITTED
+    if isinstance(error, (LogError, OSError)):
+        return ExitCode.IO
+    return ExitCode.SOFTWARE
+
+
+class Service(Protocol):
+    """What a broker does in its life."""
+
+    owner: EventOwner
+
+    def start(self) -> dict[str, object]:
+        """Takes its lock and opens its files; what it returns is told to the manager."""
+
+    def on_event(self, event: Event) -> None:
+        """Something came from the manager's queue."""
+
+    def on_client(self, event: Event, sock: socket.socket) -> None:
+        """A client was handed over with its REGISTER event."""
+
+    def on_neighbour(self, sock: socket.socket) -> None:
+        """The pipe to the other broker, a new one whenever one of the two was replaced."""
+
+    def turn(self) -> None:
+        """All that was ready has been read: commit, dispatch, answer."""
+
+    def wait_seconds(self) -> float | None:
+        """How long the next turn may wait for something to happen; None: for ever."""
+
+    def stop(self) -> None:
+        """Finishes and closes; called once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What a broker process is started with."""
+
+    root: str
+    log_level: int
+
+
+class Life:
+    """Runs a service in this process, between the manager's two queues and the pipe by which clients are handed over."""
+
+    def __init__(self, setup: Setup, inbox: Queue[bytes], outbox: Queue[bytes], handover: socket.socket) -> None:
+        self.root = Path(setup.root)
+        self.files = Files()
+        self.clock = Clock()
+        self.poller = Poller()
+        self.state = State.NEW
+        self.exit_code = ExitCode.DONE
+        self._inbox, self._outbox, self._handover = inbox, outbox, handover
+        self._service: Service | None = None
+
+    def tell(self, event: Event) -> None:
+        """Puts an event on the queue to the manager; never blocks."""
+        self._outbox.put(event.encode())
+
+    def fail(self, error: BaseException) -> None:
+        """Asks for a stop with the exit code of `error`."""
+        self.exit_code = exit_code_of(error)
+        log.error("%s stops: %s", self._service.owner if self._service else "a broker", error)
+        self.ask_to_stop()
+
+    def ask_to_stop(self) -> None:
+        """Stops after this turn; safe twice and from signal handlers."""
+        self._asked = True
+
+    def run(self, service: Service) -> ExitCode:
+        """Lives the whole life; returns how it ended."""
+        self._service, self._asked = service, False
+        self._step(State.STARTING)
+        try:
+            status = service.start()
+        except (DqError, OSError) as error:
+            self._step(State.STOPPED)
+            self.tell(Event(EventType.NACK, service.owner, {"error": type(error).__name__, "message": str(error)}))
+            self._outbox.close()
+            self._outbox.join_thread()
+            return exit_code_of(error)
+        self._step(State.RUNNING)
+        self._listen(service)
+        self.tell(Event(EventType.REGISTER, service.owner, {"pid": os.getpid(), "status": status}))
+        try:
+            while not self._asked:
+                self.poller.run_once(service.wait_seconds())
+                service.turn()
+        except Exception:
+            # A fault of ours. What it touched is not known, so nothing is finished: recovery knows how to go on from here.
+            log.exception("%s met an error of its own", service.owner)
+            os._exit(ExitCode.SOFTWARE)
+        self._step(State.STOPPING)
+        service.stop()
+        self._step(State.STOPPED)
+        self._outbox.cancel_join_thread()  # the manager may be gone, and nobody reads
+        return self.exit_code
+
+    def _step(self, state: State) -> None:
+        if state not in _STEPS[self.state]:
+            raise RuntimeError(f"a process that is {self.state} cannot become {state}")
+        self.state = state
+
+    def _listen(self, service: Service) -> None:
+        self._handover.setblocking(False)
+        self.poller.add(self._handover, lambda: self._take_over(service))
+        manager = multiprocessing.parent_process()
+        if manager is not None:
+            self.poller.add(manager.sentinel, self._manager_gone)
+        signal.signal(signal.SIGTERM, lambda *_: self.poller.call(self.ask_to_stop))
+        threading.Thread(target=self._read_queue, args=(service,), daemon=True, name="dq-queue").start()
+
+    def _manager_gone(self) -> None:
+        log.warning("the manager is gone; %s finishes and leaves", self._service.owner if self._service else "")
+        self.ask_to_stop()
+
+    def _read_queue(self, service: Service) -> None:
+        """The one reader of the queue from the manager; the loop's thread handles what it reads."""
+        while True:
+            try:
+                event = decode(self._inbox.get())
+            except (EOFError, OSError, queue.Empty):
+                return
+            self.poller.call(lambda event=event: self._on_event(service, event))  # type: ignore[misc]
+
+    def _on_event(self, service: Service, event: Event) -> None:
+        if event.type is EventType.SHUTDOWN:
+            self.ask_to_stop()
+        else:
+            service.on_event(event)
+
+    def _take_over(self, service: Service) -> None:
+        try:
+            while (taken := take_over(self._handover)) is not None:
+                raw, sock = taken
+                event = decode(raw)
+                if event.owner is EventOwner.MANAGER:
+                    service.on_neighbour(sock)
+                else:
+                    service.on_client(event, sock)
+        except EOFError:
+            self.poller.remove(self._handover)
+            self._manager_gone()
+        except ProtocolError as error:
+            log.error("the manager handed over what is no event: %s", error)
+
+
+def prepare(setup: Setup) -> None:
+    """What every broker process does first: Ctrl-C is the manager's to decide, files are the owner's alone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.umask(0o077)
+    logging.basicConfig(level=setup.log_level, format="dq %(process)d %(levelname)s %(message)s")

@@ -1,0 +1,3 @@
+"""Placeholder."""
+def run(arguments: list[str]) -> int:
+    return 0

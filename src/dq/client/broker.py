@@ -1,0 +1,171 @@
+"""`Broker`: a handle on the broker of a data directory, and `connect`, which attaches to the one that runs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dq.client.link import close_at_exit, error_of
+from dq.client.place import root_of
+from dq.client.publisher import Publisher
+from dq.client.starter import start_detached
+from dq.config import LIMITS
+from dq.errors import BrokerLost, BrokerNotRunning, BrokerRunning, Closed
+from dq.model.event import Event, EventOwner, EventType, decode
+from dq.model.names import check_new_stream
+from dq.model.receipt import Receipt
+from dq.model.settings import StreamSettings
+from dq.transport.peer import Peer
+
+
+class Broker:
+    """A handle on a running broker; what `dq.connect` returns. Safe to share between threads; a context manager.
+
+    Attributes:
+        root: the data directory.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._asking = threading.Lock()
+        self._requests = 0
+        self._publishers: dict[str, Publisher] = {}
+        self._peer: Peer | None = self._attach()
+        close_at_exit(self)
+
+    def _attach(self) -> Peer:
+        peer = Peer(self.root)
+        fields = {"id": f"h-{os.urandom(6).hex()}", "pid": os.getpid()}
+        try:
+            answer = peer.ask(Event(EventType.REGISTER, EventOwner.CLIENT, fields), LIMITS.start_seconds)
+            if answer.type is EventType.NACK:
+                raise error_of(answer)
+        except BaseException:
+            peer.close()
+            raise
+        self.manager_pid: int = answer["status"]["pid"]
+        return peer
+
+    def ask(self, kind: EventType, fields: dict[str, Any], timeout: float = LIMITS.publish_timeout_seconds) -> Event:
+        """Asks the manager; for dq's own use.
+
+        Raises:
+            BrokerLost, BrokerNotRunning: it is gone.
+            DqError: what it answered.
+        """
+        with self._asking:
+            if self._peer is None:
+                raise Closed("this handle on the broker was closed: connect again")
+            self._requests += 1
+            event = Event(kind, EventOwner.CLIENT, {"request": self._requests, **fields})
+            try:
+                answer = self._exchange(self._peer, event, timeout)
+            except BrokerLost:
+                self._peer.close()
+                self._peer = self._attach()  # a new manager, or BrokerNotRunning
+                answer = self._exchange(self._peer, event, timeout)
+        if answer.type is EventType.NACK:
+            raise error_of(answer)
+        return answer
+
+    @staticmethod
+    def _exchange(peer: Peer, event: Event, timeout: float) -> Event:
+        peer.send(event)
+        while True:
+            frame = peer.receive(timeout)
+            if frame is None:
+                raise BrokerLost(f"the broker did not answer {event.type} within {timeout:g} s")
+            answer = decode(frame)
+            if answer.get("request") == event["request"]:
+                return answer
+
+    # --- what users call ---------------------------------------------------------------------------------------------
+
+    def publish(
+        self,
+        stream: str,
+        payload: Any,
+        *,
+        key: str | None = None,
+        topic: str | None = None,
+        name: str = "",
+        headers: Mapping[str, str] | None = None,
+        timeout: float = LIMITS.publish_timeout_seconds,
+    ) -> Receipt:
+        """Publishes one record to a stream and returns once it is committed. See `Publisher.publish`."""
+        with self._asking:
+            publisher = self._publishers.get(stream)
+            if publisher is None:
+                publisher = self._publishers[stream] = Publisher(self.root, stream)
+        return publisher.publish(payload, key=key, topic=topic, name=name, headers=headers, timeout=timeout)
+
+    def stream(self, name: str, **settings: Any) -> StreamSettings:
+        """Makes a stream, or finds it, and returns its settings.
+
+        Args:
+            name: of the stream.
+            settings: those of `StreamSettings`, as buckets=4; what is left out is as the stream has it, or the default.
+
+        Raises:
+            SettingsMismatch: it exists with other settings; the message shows both.
+            InvalidName, InvalidSetting.
+        """
+        if not name.endswith("-dlq"):
+            check_new_stream(name)
+        StreamSettings.from_dict(settings)
+        answer = self.ask(EventType.OPEN, {"stream": name, "create": True, "settings": settings})
+        return StreamSettings.from_dict(answer["opened"]["settings"])
+
+    def stats(self) -> dict[str, Any]:
+        """Figures of the manager, both brokers, all streams and sinks, as one dict."""
+        status: dict[str, Any] = self.ask(EventType.STATUS, {})["status"]
+        return status
+
+    def close(self) -> None:
+        """Closes this handle and the publishers that `publish` made; the broker goes on. Safe twice."""
+        for publisher in list(self._publishers.values()):
+            publisher.close()
+        self._publishers.clear()
+        with self._asking:
+            if self._peer is not None:
+                self._peer.close()
+                self._peer = None
+
+    def __enter__(self) -> Broker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.root}>"
+
+
+def connect(
+    path: str | os.PathLike[str] | None = None, *, start: bool = False, log_level: int = logging.WARNING
+) -> Broker:
+    """Attaches to the broker that serves a data directory.
+
+    Args:
+        path: the data directory; None: $DQ_DIR, else found upwards from here, else `queue_data` here.
+        start: start a broker if none runs; it leaves 10 s after its last client.
+        log_level: of a broker that is started.
+
+    Raises:
+        BrokerNotRunning: none runs, and none was to be started.
+    """
+    root = root_of(path)
+    try:
+        return Broker(root)
+    except BrokerNotRunning:
+        if not start:
+            raise
+    try:
+        start_detached(root, log_level)
+    except BrokerRunning:
+        pass  # another process started one at the same moment
+    return Broker(root)

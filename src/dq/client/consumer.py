@@ -1,0 +1,298 @@
+"""`Consumer`: is pushed tasks of a sink, hands them to the user's code, and tells the broker how each ended."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from dq.client.hand import Hand
+from dq.client.link import Link, close_at_exit
+from dq.client.place import Place, root_of
+from dq.client.task import Task
+from dq.config import LIMITS
+from dq.errors import BrokerLost, DqError, InvalidSetting
+from dq.model.event import Event, EventOwner, EventType
+from dq.model.names import check_name
+from dq.model.outcome import Outcome
+
+log = logging.getLogger("dq")
+_TICK_SECONDS = 0.25
+
+
+class Consumer:
+    """Consumes one sink; several consumers of a sink share its records. Safe to share between threads; a context manager.
+
+    Iterate over it: each task is to be settled before the next one is asked for, best by `with task:`.
+
+    Args:
+        broker: a `BrokerManager`, what `dq.connect` returns, or the path of a data directory.
+        streams: the streams the sink is over; a missing one is made with its defaults.
+        sink: the sink's name; it is made when it is new.
+        prefetch: records to hold in hand; "auto" (default) keeps about 50 ms of work.
+        idle_timeout: seconds without work after which the iteration ends; default None: never.
+        start, ack_grace, max_attempts: settings of the sink; what is left out is as the sink has it, or the default.
+        create: False refuses to make a missing stream.
+        reconnect_timeout: seconds for which a broker that went away is looked for; default 30.
+
+    Raises:
+        BrokerNotRunning, UnknownStream, SettingsMismatch, InvalidName, InvalidSetting.
+    """
+
+    def __init__(
+        self,
+        broker: Place,
+        *streams: str,
+        sink: str,
+        prefetch: int | Literal["auto"] = "auto",
+        idle_timeout: float | None = None,
+        start: str | None = None,
+        ack_grace: float | None = None,
+        max_attempts: int | None = None,
+        create: bool = True,
+        reconnect_timeout: float = LIMITS.reconnect_timeout_seconds,
+    ) -> None:
+        if not streams:
+            raise InvalidSetting('a consumer needs a stream: Consumer(broker, "emails", sink="mailers")')
+        if prefetch != "auto" and (
+            isinstance(prefetch, bool) or not isinstance(prefetch, int) or not 1 <= prefetch <= LIMITS.prefetch_records_max
+        ):
+            raise InvalidSetting(f'prefetch must be "auto" or from 1 to {LIMITS.prefetch_records_max}, not {prefetch!r}')
+        if idle_timeout is not None and not idle_timeout >= 0:
+            raise InvalidSetting(f"idle_timeout must be seconds from 0, or None, not {idle_timeout!r}")
+        self.sink = check_name("sink", sink)
+        self.streams = tuple(check_name("stream", stream) for stream in streams)
+        self.consumer_id = f"c-{os.urandom(6).hex()}"
+        wishes = {"start": start, "ack_grace": ack_grace, "max_attempts": max_attempts}
+        self._wish = {name: value for name, value in wishes.items() if value is not None}
+        self._create, self._idle_timeout = create, idle_timeout
+        self._stopped = False
+        self._iterating = 0
+        self._changed = threading.Event()
+        self._warned = False
+        self._refilling = threading.Lock()
+        self._seen = (0, 0.0)
+        self._renew_at = 0.0
+        self._failure: DqError | None = None
+        self._link = Link(root_of(broker), self, reconnect_timeout)
+        self._hand = Hand(self, self._link, None if prefetch == "auto" else prefetch)
+        self._link.open()
+        close_at_exit(self)
+
+    # --- iteration -------------------------------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[Task]:
+        """The tasks, as they come. Leaving the loop by an exception or `break` gives back what was not started.
+
+        Raises:
+            BrokerLost: the broker did not come back within `reconnect_timeout`.
+        """
+        self._link.check()
+        take = self._hand.ready.popleft
+        self._iterating += 1
+        try:
+            while not self._stopped:
+                try:
+                    lease, offset, fields = take()
+                except IndexError:
+                    if not self._next_lease():
+                        return
+                    continue
+                task = Task(lease, offset, fields)
+                yield task
+                if task.outcome is None:
+                    self._left_unsettled(task)
+        finally:
+            self._iterating -= 1
+            if not self._iterating:
+                self._pause()
+
+    def _pause(self) -> None:
+        """Nobody iterates any more: takes the credit back, and gives back what came and was not started."""
+        if self._failure is not None or not self._link.whole:
+            return
+        with self._hand.lock:
+            withdrawal = self._hand.withdraw()
+            self._link.send(withdrawal.line())
+        self._link.wait(
+            lambda: self._failure is not None or not self._hand.awaits(withdrawal), time.monotonic() + 1.0, self._follow
+        )
+        self._hand.give_back()
+        self._flush()
+
+    def _next_lease(self) -> bool:
+        """Brings the next lease into the hand; False when the iteration is to end."""
+        idle_until = None if self._idle_timeout is None else time.monotonic() + self._idle_timeout
+        while not self._stopped:
+            if not self._refilling.acquire(timeout=0.05):
+                if self._hand.ready:
+                    return True
+                continue
+            try:
+                if self._hand.ready:
+                    return True
+                if self._hand.refill(time.monotonic()):
+                    self._flush()
+                    return True
+                self._flush()
+                arrived = self._link.wait(self._something_came, idle_until, self._follow)
+            finally:
+                self._refilling.release()
+            if self._failure is not None:
+                failure, self._failure = self._failure, None
+                raise failure
+            if not arrived:
+                return False
+        return False
+
+    def _something_came(self) -> bool:
+        return self._stopped or self._failure is not None or self._hand.waiting > 0
+
+    def _follow(self, timeout: float | None) -> None:
+        """Another thread reads, or the connection is being made again."""
+        self._changed.wait(0.05 if timeout is None else min(timeout, 0.05))
+        self._changed.clear()
+
+    def _left_unsettled(self, task: Task) -> None:
+        """The next one is asked for and this one is open: it is not renewed any more, and comes again after its grace."""
+        self._link.send(self._hand.abandon(task).line())
+        if not self._warned:
+            self._warned = True
+            log.warning(
+                "task %s was left unsettled when the next one was asked for: it comes again after %g s. "
+                "Use `with task:`, or call ack(), retry(), release() or extend() first",
+                task.id,
+                self._hand.grace,
+            )
+
+    # --- what tasks call ---------------------------------------------------------------------------------------------
+
+    def settle(self, task: Task, outcome: Outcome, *, after: float | None = None, reason: str = "", error: str = "") -> None:
+        """For tasks: notes an outcome other than an ack."""
+        self._link.check()
+        self._hand.decide(task.lease, (task.offset, task.offset + 1), outcome, after=after, reason=reason, error=error)
+
+    def extend(self, task: Task, seconds: float, note: str | None) -> None:
+        """For tasks: sends a sign of life for one record."""
+        fields: dict[str, Any] = {"lease": task.lease.number, "offset": task.offset, "seconds": seconds}
+        if note:
+            fields["note"] = note
+        task.lease.extended[task.offset] = time.time() + seconds
+        self._link.send(Event(EventType.EXTEND, EventOwner.CONSUMER, fields).line())
+
+    def confirm(self) -> None:
+        """For tasks: waits until all that was decided is confirmed."""
+        self.flush()
+
+    # --- what users call ---------------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Ends the iterations after the task at hand; safe from other threads and from signal handlers."""
+        self._stopped = True
+        self._link.interrupt()
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Sends what was decided and waits until the broker has confirmed it.
+
+        Raises:
+            BrokerLost: it did not within `timeout` seconds, or did not come back.
+        """
+        self._flush()
+        deadline = None if timeout is None else time.monotonic() + timeout
+        done = self._link.wait(self._settled, deadline, self._follow)
+        if not done or self._failure is not None:
+            raise BrokerLost("the broker did not confirm what was settled: those records may be delivered again")
+
+    def _settled(self) -> bool:
+        return self._failure is not None or not (self._hand.unsent or self._hand.unconfirmed)
+
+    def close(self) -> None:
+        """Gives back what is in hand, waits for the confirmations, and leaves; safe twice."""
+        try:
+            self._link.check()
+        except DqError:
+            return
+        self._stopped = True
+        self._hand.give_back()
+        try:
+            self.flush(LIMITS.stop_seconds)
+        except DqError as error:
+            log.warning("consumer %s leaves: %s", self.consumer_id, error)
+        self._link.close(Event(EventType.CLOSE, EventOwner.CONSUMER))
+
+    def __enter__(self) -> Consumer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Consumer {self.consumer_id} of sink {self.sink!r}>"
+
+    # --- the session of the link -------------------------------------------------------------------------------------
+
+    def _flush(self) -> None:
+        """Sends what was decided, and asks for more."""
+        hand = self._hand
+        with hand.lock:  # one thread at a time, so that numbers are sent in order
+            for event in hand.take_events():
+                self._link.send(event.line())
+            if self._iterating and not self._stopped and self._link.whole:
+                credit = hand.credit()
+                if credit:
+                    self._link.send(Event(EventType.READ, EventOwner.CONSUMER, {"credit": credit}).line())
+
+    def hello(self, *, again: bool) -> Event:
+        fields: dict[str, Any] = {
+            "id": self.consumer_id, "pid": os.getpid(), "sink": self.sink, "streams": list(self.streams),
+            "create": self._create, "settings": self._wish,
+        }  # fmt: skip
+        if again:
+            fields["again"], fields["leases"] = True, self._hand.lease_numbers
+        return Event(EventType.REGISTER, EventOwner.CONSUMER, fields)
+
+    def welcomed(self, answer: Event, *, again: bool) -> None:
+        self._hand.grace = answer["settings"]["ack_grace"]
+        if again:
+            for event in self._hand.resume(answer["leases"]):
+                self._link.send(event.line())
+            self._changed.set()
+            self._flush()
+
+    def handle(self, event: Event) -> None:
+        if event.type is EventType.TASK:
+            self._hand.take(event)
+        elif event.type is EventType.ACK and "number" in event.fields:
+            self._hand.confirmed(event["number"])
+        self._changed.set()
+
+    def busy(self) -> bool:
+        return False
+
+    def tick(self) -> float | None:
+        """Called by the link's own thread: sends what waits for it, renews, sees a task that runs long."""
+        hand, now = self._hand, time.monotonic()
+        if hand.unsent:
+            time.sleep(LIMITS.flush_seconds)  # what else is decided in this time goes along
+            self._flush()
+        if hand.empty:
+            return None
+        self._link.read_ready()
+        if hand.waiting != self._seen[0]:
+            self._seen = (hand.waiting, now)
+        elif hand.waiting and now - self._seen[1] > LIMITS.slow_task_seconds:
+            hand.slow()
+            self._flush()
+        if now >= self._renew_at:
+            self._renew_at = now + hand.grace / 4
+            renewal = hand.renewals(now)
+            if renewal is not None:
+                self._link.send(renewal.line())
+        return min(_TICK_SECONDS, hand.grace / 4)
+
+    def failed(self, error: DqError) -> None:
+        self._failure = error
+        self._changed.set()

@@ -1,0 +1,75 @@
+"""`BrokerManager`: starts a broker for this script, and stops it at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import subprocess
+
+from dq.client.broker import Broker
+from dq.client.place import root_of
+from dq.client.starter import start_attached
+from dq.config import LIMITS
+from dq.errors import DqError
+from dq.model.event import EventType
+
+
+class BrokerManager(Broker):
+    """The broker of a data directory, started by this process. A context manager.
+
+    It is a process of its own, with two more: the publisher broker and the consumer broker. They leave when this process
+    ends, however it ends.
+
+    Args:
+        path: the data directory, made if it is not there; None: as `dq.connect`.
+        log_level: of the broker's processes, on standard error; default WARNING.
+
+    Raises:
+        BrokerRunning: another one serves the directory; the message names its pid.
+        Damaged, NewerFormat, InUse: as their names say.
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | None = None, *, log_level: int = logging.WARNING) -> None:
+        root = root_of(path)
+        self._process: subprocess.Popen[bytes] | None = start_attached(root, log_level)
+        try:
+            super().__init__(root)
+        except BaseException:
+            self._end(LIMITS.stop_seconds)
+            raise
+
+    def stop(self, timeout: float = LIMITS.stop_seconds) -> None:
+        """Stops it in order: no new clients, what has arrived is committed and answered, the sinks are synced. Safe twice.
+
+        Args:
+            timeout: seconds after which what is left is killed; nothing that was confirmed is lost by it.
+        """
+        if self._process is None:
+            return
+        with contextlib.suppress(DqError):
+            for publisher in list(self._publishers.values()):
+                publisher.close()
+            self._publishers.clear()
+            self.ask(EventType.SHUTDOWN, {})
+        super().close()
+        self._end(timeout)
+
+    def _end(self, timeout: float) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if process.stdin is not None:
+            process.stdin.close()  # the lifeline: it stops by itself
+        try:
+            process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def close(self) -> None:
+        """The same as `stop()`."""
+        self.stop()
+
+    def __enter__(self) -> BrokerManager:
+        return self

@@ -1,0 +1,400 @@
+"""`Publisher`: hands records to the broker and gets receipts for them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
+from typing import Any
+
+import orjson
+
+from dq.client.batcher import Batcher, Settled
+from dq.client.drafts import Draft, DraftFuture
+from dq.client.link import Link, close_at_exit, error_of
+from dq.client.place import Place, root_of
+from dq.config import LIMITS
+from dq.errors import DqError, InvalidPayload, InvalidSetting, PublishError, PublishTimeout, RecordTooLarge
+from dq.model.event import Event, EventOwner, EventType
+from dq.model.names import check_name
+from dq.model.receipt import Receipt, Receipts, StoredRange
+from dq.model.record import LINE, check_finite, encode
+from dq.model.task import TaskIn
+
+_RAW = (bytes, bytearray, memoryview)
+# A batch of `publish_many` leaves after this, full or not, however slowly its records come.
+_SLOW_SECONDS = 0.005
+Key = str | Callable[[Any], str | None] | None
+
+
+class Publisher:
+    """Publishes to one stream. Safe to share between threads; a context manager.
+
+    Args:
+        broker: a `BrokerManager`, what `dq.connect` returns, or the path of a data directory.
+        stream: its name; a missing stream is made with its defaults.
+        batch_size: records of a full batch; default 500.
+        linger: seconds for which a batch waits for more records; default 0: it leaves as soon as the last one was answered.
+        create: False refuses to make a missing stream.
+        reconnect_timeout: seconds for which a broker that went away is looked for; default 30.
+
+    Raises:
+        BrokerNotRunning, UnknownStream, InvalidName, InvalidSetting.
+    """
+
+    def __init__(
+        self,
+        broker: Place,
+        stream: str,
+        batch_size: int = LIMITS.batch_records,
+        linger: float = 0.0,
+        *,
+        create: bool = True,
+        reconnect_timeout: float = LIMITS.reconnect_timeout_seconds,
+    ) -> None:
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or not 1 <= batch_size <= LIMITS.batch_records_max:
+            raise InvalidSetting(f"batch_size must be a whole number from 1 to {LIMITS.batch_records_max}, not {batch_size!r}")
+        if not 0 <= linger <= 60:
+            raise InvalidSetting(f"linger must be seconds from 0 to 60, not {linger!r}")
+        self.stream = check_name("stream", stream)
+        self.id = f"p-{os.urandom(6).hex()}"
+        self._create, self._batch_size, self._linger = create, batch_size, linger
+        self._batcher: Batcher | None = None
+        self._link = Link(root_of(broker), self, reconnect_timeout)
+        self._link.open()
+        close_at_exit(self)
+
+    # --- publishing ------------------------------------------------------------------------------------------------
+
+    def publish(
+        self,
+        payload: Any,
+        *,
+        key: str | None = None,
+        topic: str | None = None,
+        name: str = "",
+        headers: Mapping[str, str] | None = None,
+        timeout: float = LIMITS.publish_timeout_seconds,
+    ) -> Receipt:
+        """Publishes one record and returns once it is committed.
+
+        Args:
+            payload: a JSON value or bytes; dataclasses, datetimes, UUIDs and tuples become dict, str, str and list.
+            key: chooses the bucket; records of one key keep their order.
+            topic: an optional label.
+            name: an optional name of what happened.
+            headers: text by name.
+            timeout: seconds to wait for the answer; default 10.
+
+        Raises:
+            InvalidPayload, RecordTooLarge: nothing was sent.
+            PublishTimeout: no answer in time; the outcome is unknown, and the error's `.future` still ends with it.
+            DiskFull, StreamReadOnly: nothing was stored.
+            OutcomeUnknown, BrokerLost: it may or may not have been stored.
+        """
+        draft, place = self._add(payload, key, topic, name, headers, urgent=True)
+        if not self._link.wait(lambda: draft.outcome is not None, time.monotonic() + timeout, draft.follow):
+            error = PublishTimeout(
+                f"no answer from the broker within {timeout:g} s: the record may still be stored; "
+                "wait for the error's .future, or publish again and handle it twice"
+            )
+            error.future = DraftFuture(draft, place)
+            raise error
+        return DraftFuture(draft, place).result(0)
+
+    def submit(
+        self,
+        payload: Any,
+        *,
+        key: str | None = None,
+        topic: str | None = None,
+        name: str = "",
+        headers: Mapping[str, str] | None = None,
+    ) -> Future[Receipt]:
+        """Hands in one record and returns at once; the future ends with its receipt. Blocks only while 64 MiB wait.
+
+        Raises:
+            InvalidPayload, RecordTooLarge: nothing was sent.
+        """
+        draft, place = self._add(payload, key, topic, name, headers, urgent=not self._linger)
+        if self._link.sleeping:
+            self._link.wake()
+        return DraftFuture(draft, place)
+
+    def publish_many(self, items: Iterable[Any], *, key: Key = None) -> Receipts:
+        """Publishes many records, pipelined, and returns once all are committed.
+
+        Args:
+            items: payloads or `TaskIn`; any iterable, also an endless generator's slice.
+            key: one for all, or a function of the payload; that of a `TaskIn` goes first.
+
+        Raises:
+            As `publish`, and whatever `items` raises. What was handed over before is committed first, as far as it can be; the
+            error's `.receipts` say what is.
+        """
+        self._link.check()
+        flight = _Flight(self, self._ready())
+        try:
+            flight.take(items, key)
+        except BaseException as error:
+            flight.finish()
+            if isinstance(error, DqError):
+                error.receipts = flight.receipts
+            raise
+        flight.finish()
+        if flight.error is not None:
+            flight.error.receipts = flight.receipts
+            raise flight.error
+        return flight.receipts
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Sends what waits and returns once all that was handed in is answered.
+
+        Raises:
+            PublishTimeout: not all was within `timeout` seconds.
+        """
+        self._link.check()
+        batcher = self._ready()
+        with batcher.lock:
+            batcher.push_all()
+        deadline = None if timeout is None else time.monotonic() + timeout
+        if not self._link.wait(lambda: batcher.idle, deadline, self._follow_space):
+            raise PublishTimeout(f"records still wait for their answer after {timeout:g} s")
+
+    def close(self) -> None:
+        """Flushes and closes; safe twice. What cannot be answered within `reconnect_timeout` fails in its futures."""
+        try:
+            self.flush()
+        except DqError:
+            if not self._link.whole:
+                self._link.close()
+            return
+        self._link.close(Event(EventType.CLOSE, EventOwner.PUBLISHER))
+
+    def __enter__(self) -> Publisher:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Publisher {self.id} of {self.stream!r}>"
+
+    # --- inside ----------------------------------------------------------------------------------------------------
+
+    def _ready(self) -> Batcher:
+        if self._batcher is None:
+            raise RuntimeError("the publisher is not registered yet")
+        return self._batcher
+
+    def _add(
+        self,
+        payload: Any,
+        key: str | None,
+        topic: str | None,
+        name: str,
+        headers: Mapping[str, str] | None,
+        *,
+        urgent: bool,
+    ) -> tuple[Draft, int]:
+        line = self.line_of(payload, key, topic, name, headers)
+        link, batcher = self._link, self._ready()
+        link.check()
+        if batcher.waiting_bytes > LIMITS.waiting_bytes_max:
+            self.wait_for_space()
+        with batcher.lock:
+            return batcher.add(line, key, topic, urgent=urgent, now=0.0 if urgent else time.monotonic())
+
+    def line_of(
+        self, payload: Any, key: str | None, topic: str | None, name: str, headers: Mapping[str, str] | None
+    ) -> bytes:
+        """The record's line, checked."""
+        if key is not None and type(key) is not str:
+            raise InvalidPayload(f"a key is a str, not {type(key).__name__}: convert it first")
+        if topic is not None:
+            check_name("topic", topic)
+        line = encode(payload, time.time(), key, topic, name, headers)
+        if len(line) > LIMITS.record_bytes_max:
+            raise too_large(line)
+        return line
+
+    def wait_for_space(self) -> None:
+        """Blocks as long as too much waits."""
+        batcher = self._ready()
+        with batcher.lock:
+            batcher.push_all()
+        self._link.wait(lambda: batcher.waiting_bytes <= LIMITS.waiting_bytes_max, None, self._follow_space)
+
+    def _follow_space(self, timeout: float | None) -> None:
+        """Waits until another thread has read answers."""
+        batcher = self._ready()
+        with batcher.lock:
+            batcher.space.wait(0.05 if timeout is None else min(timeout, 0.05))
+
+    def wait_for_window(self, draft: Draft, bucket: int) -> None:
+        """Blocks until the batch before this one could be sent."""
+        batcher = self._ready()
+        self._link.wait(lambda: not batcher.window_full(bucket) or draft.done, None, self._follow_space)
+
+    def wait_for(self, draft: Draft) -> None:
+        """Blocks until the outcome of a batch is known."""
+        self._link.wait(lambda: draft.outcome is not None, None, draft.follow)
+
+    # --- the session of the link -----------------------------------------------------------------------------------
+
+    def hello(self, *, again: bool) -> Event:
+        fields = {"id": self.id, "pid": os.getpid(), "stream": self.stream, "create": self._create, "again": again}
+        return Event(EventType.REGISTER, EventOwner.PUBLISHER, fields)
+
+    def welcomed(self, answer: Event, *, again: bool) -> None:
+        settings = answer["opened"]["settings"]
+        if self._batcher is None:
+            buckets, durability, start = settings["buckets"], settings["durability"], os.getpid()
+            self._batcher = Batcher(
+                self.stream, buckets, durability, self._batch_size, self._linger, start % buckets, self._link.send
+            )
+            return
+        with self._batcher.lock:
+            self._batcher.resend()
+
+    def handle(self, event: Event) -> None:
+        batcher, fields = self._ready(), event.fields
+        settled: Settled | None = None
+        if event.type is EventType.ACK:
+            with batcher.lock:
+                settled = batcher.stored(fields["bucket"], fields["sequence"], fields["first"], fields["count"])
+        elif event.type is EventType.NACK and "sequence" in fields:
+            with batcher.lock:
+                settled = batcher.refused(fields["bucket"], fields["sequence"], error_of(event))
+        if settled is not None:
+            draft, outcome = settled
+            draft.settle(outcome)
+
+    def busy(self) -> bool:
+        return self._batcher is not None and self._batcher.in_flight > 0
+
+    def tick(self) -> float | None:
+        batcher = self._batcher
+        if batcher is None or not self._linger:
+            return None
+        with batcher.lock:
+            return batcher.push_lingering(time.monotonic())
+
+    def failed(self, error: DqError) -> None:
+        batcher = self._ready()
+        with batcher.lock:
+            settled = batcher.fail_all(error)
+        for draft, outcome in settled:
+            draft.settle(outcome)
+
+
+class _Flight:
+    """One call of `publish_many`: its own batches, so that the hot loop takes no lock a record."""
+
+    def __init__(self, publisher: Publisher, batcher: Batcher) -> None:
+        self._publisher, self._batcher = publisher, batcher
+        self._drafts: dict[int, Draft] = {}
+        self._sent: deque[Draft] = deque()
+        self.receipts = Receipts(durability=batcher.durability)
+        self.error: DqError | None = None
+
+    def take(self, items: Iterable[Any], key: Key) -> None:
+        """Makes batches of the items and sends them. Stops early at the first batch that fails.
+
+        The plain case stands in the loop itself: a call a record more costs a tenth of the rate.
+        """
+        dumps, now, batch_size, bytes_max = orjson.dumps, time.time, self._publisher._batch_size, LIMITS.batch_bytes_max
+        keyless: Draft | None = None
+        opened = 0.0
+        for item in items:
+            if key is not None or type(item) is TaskIn or type(item) in _RAW:
+                self._take_one(item, key)
+            else:
+                at = now()
+                try:
+                    line = dumps({"at": at, "payload": item}, None, LINE)
+                except TypeError:
+                    self._publisher.line_of(item, None, None, "", None)  # raises, with what to do about it
+                    raise
+                if b"null" in line:
+                    check_finite(item)
+                if keyless is not None and len(keyless.lines) + len(line) > bytes_max:
+                    self._ship(keyless)
+                    keyless = None
+                if keyless is None:
+                    if len(line) > LIMITS.record_bytes_max:
+                        raise too_large(line)
+                    keyless, opened = Draft(self._batcher.next_keyless(), self._batcher.durability), at
+                keyless.lines += line
+                keyless.count += 1
+                if keyless.count >= batch_size or at - opened > _SLOW_SECONDS:
+                    self._ship(keyless)
+                    keyless = None
+            if self.error is not None:
+                return
+        if keyless is not None:
+            self._ship(keyless)
+
+    def _take_one(self, item: Any, key: Key) -> None:
+        """A record with more than a payload."""
+        part = item if type(item) is TaskIn else TaskIn(item)
+        chosen = part.key if part.key is not None else key(part.payload) if callable(key) else key
+        line = self._publisher.line_of(part.payload, chosen, part.topic, part.name, part.headers)
+        bucket = -1 if chosen is None else self._batcher.router.of(chosen)
+        draft = self._drafts.get(bucket)
+        if draft is not None and len(draft.lines) + len(line) > LIMITS.batch_bytes_max:
+            self._ship(self._drafts.pop(bucket))
+            draft = None
+        if draft is None:
+            place = self._batcher.next_keyless() if bucket < 0 else bucket
+            draft = self._drafts[bucket] = Draft(place, self._batcher.durability)
+        draft.lines += line
+        draft.count += 1
+        if part.topic is not None:
+            draft.topics.add(part.topic)
+            draft.labelled += 1
+        if draft.count >= self._publisher._batch_size:
+            self._ship(self._drafts.pop(bucket))
+
+    def _ship(self, draft: Draft) -> None:
+        batcher = self._batcher
+        with batcher.lock:
+            batcher.add_draft(draft)
+        self._sent.append(draft)
+        if batcher.window_full(draft.bucket):
+            self._publisher.wait_for_window(draft, draft.bucket)
+        self._collect()
+
+    def _collect(self) -> None:
+        """Takes in what is answered by now, in order."""
+        while self._sent:
+            outcome = self._sent[0].outcome
+            if outcome is None:
+                return
+            self._sent.popleft()
+            if isinstance(outcome, StoredRange):
+                self.receipts.add(outcome)
+            elif self.error is None:
+                self.error = outcome
+
+    def finish(self) -> None:
+        """Sends what is left and waits until all is answered."""
+        for draft in self._drafts.values():
+            with self._batcher.lock:
+                self._batcher.add_draft(draft)
+            self._sent.append(draft)
+        self._drafts.clear()
+        for draft in self._sent:
+            self._publisher.wait_for(draft)
+        self._collect()
+
+
+def too_large(line: bytes) -> PublishError:
+    """The error for a record over the limit."""
+    return RecordTooLarge(
+        f"a record of {len(line)} bytes: at most {LIMITS.record_bytes_max} are taken. "
+        "Put the payload into a file or an object store and publish its path"
+    )
+

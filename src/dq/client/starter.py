@@ -1,0 +1,80 @@
+"""Starting a manager's process, always as a fresh interpreter: a script that does so needs no `__main__` guard."""
+
+from __future__ import annotations
+
+import select
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from dq import errors
+from dq.config import LIMITS
+from dq.errors import BrokerError, DqError
+
+_PROGRAM = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from dq.broker.entry import main; main(sys.argv[2])"
+
+
+def start_attached(root: Path, log_level: int) -> subprocess.Popen[bytes]:
+    """Starts a manager that leaves with this process. Its standard input is the lifeline: keep the Popen object.
+
+    Raises:
+        BrokerRunning: somebody serves the directory already.
+        DqError: what else it says.
+    """
+    return _start(root, {"log_level": log_level, "linger": None, "lifeline": True}, subprocess.PIPE)
+
+
+def start_detached(root: Path, log_level: int, linger: float = LIMITS.linger_seconds) -> int:
+    """Starts a manager that leaves `linger` seconds after its last client; returns its pid.
+
+    Raises:
+        BrokerRunning: somebody serves the directory already.
+        DqError: what else it says.
+    """
+    process = _start(root, {"log_level": log_level, "linger": linger, "lifeline": False}, subprocess.DEVNULL)
+    process.returncode = 0  # it is nobody's child in the sense of Popen: it is not waited for, and not warned about
+    return process.pid
+
+
+def _start(root: Path, wish: dict[str, Any], stdin: int) -> subprocess.Popen[bytes]:
+    options = orjson.dumps({"root": str(root), **wish}).decode()
+    process = subprocess.Popen(
+        [sys.executable, "-c", _PROGRAM, orjson.dumps(sys.path).decode(), options],
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C is for the script: it decides when its broker stops
+    )
+    try:
+        _await_ready(process, root)
+    except BaseException:
+        try:
+            process.wait(LIMITS.stop_seconds)  # it ends by itself, once it has said why it cannot start
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
+        raise
+    return process
+
+
+def _await_ready(process: subprocess.Popen[bytes], root: Path) -> None:
+    output = process.stdout
+    if output is None:
+        raise RuntimeError("the manager's output is not a pipe")
+    poll = select.poll()
+    poll.register(output, select.POLLIN | select.POLLHUP)
+    if not poll.poll(LIMITS.start_seconds * 1000):
+        raise BrokerError(f"the broker of {root} was not ready within {LIMITS.start_seconds:g} s: is its log very large?")
+    line = output.readline()
+    output.close()
+    if not line:
+        raise BrokerError(f"the broker of {root} ended before it was ready: see its messages above")
+    said = orjson.loads(line)
+    if "error" in said:
+        kind = getattr(errors, said["error"], BrokerError)
+        raise (kind if isinstance(kind, type) and issubclass(kind, DqError) else BrokerError)(said["message"])

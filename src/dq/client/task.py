@@ -1,0 +1,200 @@
+"""`Task`: a record in a consumer's hand, with the verbs that end it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol
+
+from dq.errors import AlreadySettled, InvalidSetting
+from dq.model.outcome import Outcome
+from dq.model.record import Record
+
+if TYPE_CHECKING:
+    from dq.client.hand import HeldLease
+
+
+class Settler(Protocol):
+    """Whoever gave the task out, and takes its end back."""
+
+    @property
+    def sink(self) -> str:
+        """Name of the sink."""
+
+    @property
+    def consumer_id(self) -> str:
+        """Id of the consumer."""
+
+    def settle(self, task: Task, outcome: Outcome, *, after: float | None = None, reason: str = "", error: str = "") -> None:
+        """The task's user decided; never blocks."""
+
+    def extend(self, task: Task, seconds: float, note: str | None) -> None:
+        """A sign of life."""
+
+    def confirm(self) -> None:
+        """Waits until what was decided is confirmed."""
+
+
+class Task(Record):
+    """A record to be worked on. Used as a context manager it is acked at the end, or retried if the block raises.
+
+    Attributes:
+        payload: a JSON value, or bytes.
+        offset: its place in its bucket.
+        outcome: what was decided, or None.
+        started, completed: when it was handed out and when it was decided (`datetime` in UTC, or None).
+    """
+
+    __slots__ = ("_lease", "outcome")
+
+    def __init__(self, lease: HeldLease, offset: int, fields: dict[str, Any]) -> None:
+        self._lease, self.offset, self._fields = lease, offset, fields
+        self.outcome: Outcome | None = None
+        try:
+            self.payload = fields["payload"]
+        except KeyError:
+            self.payload = lease.raw_payload(fields)
+
+    # What a whole lease shares is looked up there: a task is made for every record, and most of this is never asked for.
+    @property
+    def stream(self) -> str:  # type: ignore[override]
+        """Name of the stream."""
+        return str(self._lease.stream)
+
+    @property
+    def bucket(self) -> int:  # type: ignore[override]
+        """Number of the bucket."""
+        return int(self._lease.bucket)
+
+    @property
+    def sink(self) -> str:
+        """Name of the sink."""
+        return self._lease.settler.sink
+
+    @property
+    def consumer(self) -> str:
+        """Id of the consumer that has it."""
+        return self._lease.settler.consumer_id
+
+    @property
+    def publisher(self) -> str:
+        """Id of the publisher that sent it."""
+        return self._lease.publisher_of(self.offset)
+
+    @property
+    def attempt(self) -> int:
+        """1 at the first delivery; counts the deliveries that burned an attempt."""
+        return int(self._lease.attempts.get(self.offset, 0)) + 1
+
+    @property
+    def last_error(self) -> str | None:
+        """Why it comes again, or None."""
+        return self._lease.errors.get(self.offset)
+
+    @property
+    def started(self) -> datetime:
+        """When it came into this consumer's hand, in UTC."""
+        return datetime.fromtimestamp(self._lease.received_wall, UTC)
+
+    @property
+    def deadline(self) -> datetime:
+        """Until when its lease lasts if no sign of life follows, in UTC. The client renews it while the task is in hand."""
+        return datetime.fromtimestamp(self._lease.deadline_wall(self.offset), UTC)
+
+    # --- the verbs -------------------------------------------------------------------------------------------------
+
+    def ack(self, *, wait: bool = False) -> None:
+        """It is done. On its way within 5 ms; with `wait=True` returns once the broker has confirmed it.
+
+        Raises:
+            AlreadySettled: it was settled before.
+            BrokerLost: with `wait=True`, the broker did not come back.
+        """
+        if self.outcome is not None:
+            raise self._settled_already("ack")
+        self.outcome = Outcome.ACK
+        self._lease.ack(self.offset)
+        if wait:
+            self._lease.settler.confirm()
+
+    def drop(self) -> None:
+        """It is not wanted: settled, without having been done.
+
+        Raises:
+            AlreadySettled: it was settled before.
+        """
+        self._settle(Outcome.DROP)
+
+    def retry(self, after: float | timedelta | None = None, error: str = "") -> None:
+        """It failed and is to come again.
+
+        Args:
+            after: seconds or a timedelta; default: 50 ms doubled at each attempt, up to 5 s, ±20 %.
+            error: what the next one sees as `last_error`.
+
+        Raises:
+            AlreadySettled: it was settled before.
+        """
+        seconds = after.total_seconds() if isinstance(after, timedelta) else after
+        if seconds is not None and not 0 <= seconds < 10**9:
+            raise InvalidSetting(f"after must be seconds from 0, not {after!r}")
+        self._settle(Outcome.RETRY, after=seconds, error=error)
+
+    def dead_letter(self, reason: str) -> None:
+        """It can never be done: it goes to the stream of dead letters, with the reason.
+
+        Raises:
+            AlreadySettled: it was settled before.
+        """
+        self._settle(Outcome.DEAD_LETTER, reason=str(reason))
+
+    def release(self) -> None:
+        """Gives it back as it was; no attempt is burned.
+
+        Raises:
+            AlreadySettled: it was settled before.
+        """
+        self._settle(Outcome.RELEASE)
+
+    def extend(self, seconds: float | timedelta, note: str | None = None) -> None:
+        """Asks for more time from now, and may leave a note about the progress for whoever watches.
+
+        Raises:
+            AlreadySettled: it was settled before.
+        """
+        if self.outcome is not None:
+            raise self._settled_already("extend")
+        amount = seconds.total_seconds() if isinstance(seconds, timedelta) else float(seconds)
+        if not 0 < amount <= 7 * 86_400:
+            raise InvalidSetting(f"seconds must be above 0 and at most a week, not {seconds!r}")
+        self._lease.settler.extend(self, amount, note)
+
+    def _settle(self, outcome: Outcome, *, after: float | None = None, reason: str = "", error: str = "") -> None:
+        if self.outcome is not None:
+            raise self._settled_already(outcome)
+        self.outcome = outcome
+        self._lease.settler.settle(self, outcome, after=after, reason=reason, error=error)
+
+    def _settled_already(self, verb: str) -> AlreadySettled:
+        return AlreadySettled(f"task {self.id} cannot take {verb}: it was settled by {self.outcome} already")
+
+    @property
+    def lease(self) -> HeldLease:
+        """The lease it belongs to; for the client's own use."""
+        return self._lease
+
+    def __enter__(self) -> Task:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Acks; where the block raised an Exception, retries and lets it pass; at Ctrl-C and the like, gives the task back."""
+        if self.outcome is not None:
+            return
+        if error is None:
+            self.ack()
+        elif isinstance(error, Exception):
+            self.retry(error=f"{type(error).__name__}: {error}")
+        else:
+            self.release()

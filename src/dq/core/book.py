@@ -1,0 +1,313 @@
+"""All that a sink's log remembers, and the moves that change it: each is noted, and replaying its note does it again.
+
+What is known only while the broker lives (credit, deadlines, who waits for work) is in `sink.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from dq.core.leases import Hand, Lease, Shard
+from dq.core.ledger import Burned, Ledger
+from dq.core.notes import Notebook
+from dq.core.ranges import Range, RangeSet
+from dq.core.states import State, Step
+from dq.model.dead_letter import DeadLetter
+
+Group = dict[Shard, RangeSet]
+"""Records that were in one hand when its consumer was lost, as far as nothing is known of them yet."""
+
+ENDED_LEASES_MAX = 10_000
+"""Leases that ended with records unsettled and are remembered for late acks; the oldest goes first. 4 MB at most."""
+
+
+@dataclass(slots=True)
+class Counters:
+    """What a sink has counted since it was made, in records."""
+
+    settled: int = 0
+    dropped: int = 0
+    redelivered: int = 0
+    retried: int = 0
+    lost: int = 0
+    dead_lettered: int = 0
+    missed: int = 0
+    late_acks: int = 0
+    ignored: int = 0
+
+
+class Book:
+    """The lasting state of one sink.
+
+    Attributes:
+        ledgers: by shard.
+        leases: by number.
+        ended: leases that ended with records unsettled: a late ack of theirs counts.
+        hands: by consumer id.
+        groups: of suspects, by number.
+        intents: not stored yet, by (stream, intent).
+        new_intents: not taken yet.
+        suspected: shards that may have suspects waiting.
+        counters: see `Counters`.
+    """
+
+    def __init__(self) -> None:
+        self.notes = Notebook()
+        self.ledgers: dict[Shard, Ledger] = {}
+        self.leases: dict[int, Lease] = {}
+        self.ended: dict[int, Lease] = {}
+        self.hands: dict[str, Hand] = {}
+        self.groups: dict[int, Group] = {}
+        self.intents: dict[tuple[str, int], DeadLetter] = {}
+        self.new_intents: list[DeadLetter] = []
+        self.next_lease = 0
+        self.next_group = 0
+        self.next_intents: dict[str, int] = {}
+        self.counters = Counters()
+
+    def hand(self, consumer: str) -> Hand:
+        """The hand of a consumer, made if need be."""
+        hand = self.hands.get(consumer)
+        if hand is None:
+            hand = self.hands[consumer] = Hand(consumer)
+        return hand
+
+    # --- whole shards ------------------------------------------------------------------------------------------------
+
+    def cursor(self, shard: Shard, start: int, uuid: str, epoch: int) -> Ledger:
+        """Begins a shard at `start`. What was known of another stream of that name is forgotten, but for its intents:
+        their numbers are the sequence of what is published, and a gap in it would be an error."""
+        old = self.ledgers.get(shard)
+        if old is not None:
+            self.forget_members(shard, 0, old.next)
+            for lease in list(old.leases.values()):
+                lease.take(lease.first, lease.stop)
+                self._close(old, lease)
+            self.ended = {number: lease for number, lease in self.ended.items() if lease.shard != shard}
+        ledger = self.ledgers[shard] = Ledger(shard, start, uuid, epoch)
+        self.notes.add({"cursor": start, "stream": shard[0], "bucket": shard[1], "uuid": uuid, "epoch": epoch})
+        return ledger
+
+    def raise_epoch(self, ledger: Ledger, epoch: int) -> None:
+        """The stream was started uncleanly once more."""
+        ledger.epoch = epoch
+        self.notes.add({"epoch": epoch, "stream": ledger.shard[0], "bucket": ledger.shard[1]})
+
+    def trim(self, ledger: Ledger, first: int) -> int:
+        """The log of a shard begins at `first` now. Returns how many records were missed."""
+        if first <= ledger.floor:
+            return 0
+        self.forget_members(ledger.shard, 0, first)
+        missed = ledger.trim(first)
+        self._close_empty(ledger)
+        self.counters.missed += missed
+        self.notes.add({"trim": first, "stream": ledger.shard[0], "bucket": ledger.shard[1]})
+        return missed
+
+    # --- ranges ------------------------------------------------------------------------------------------------------
+
+    def lease(self, hand: Hand, ledger: Ledger, source: State, first: int, stop: int, size: int) -> Lease:
+        """Leases a range that waits as `source`.
+
+        Raises:
+            IllegalStep: it does not; nothing has changed.
+        """
+        state = ledger.leasable(source, first, stop)
+        number = self.next_lease
+        self.next_lease = number + 1
+        lease = self.leases[number] = Lease(number, hand, ledger.shard, first, stop, size, state)
+        self.counters.redelivered += ledger.lease(lease, source)
+        self.notes.add(lease_note("lease", lease) | ({"alone": True} if source is State.SUSPECT else {}))
+        return lease
+
+    def settle(self, kind: str, number: int, ledger: Ledger, lease: Lease | None, ranges: Iterable[Range]) -> int:
+        """Settles what is not settled of `ranges`, wherever it stands. Returns how many that were."""
+        done: list[Range] = []
+        count = 0
+        held = lease.open.count if lease is not None else 0
+        for first, stop in ranges:
+            for part in ledger.take(first, stop, lease):
+                ledger.settle(part[0], part[1])
+                if self.groups:
+                    self.forget_members(ledger.shard, part[0], part[1])
+                done.append(part)
+                count += part[1] - part[0]
+        if not count:
+            return 0
+        self.counters.settled += count
+        if kind == "drop":
+            self.counters.dropped += count
+        if lease is None or held - lease.open.count != count:
+            self._close_empty(ledger)  # some were taken out of other hands, or may have been
+        elif not lease.open:
+            self._close(ledger, lease)
+        stream, bucket = ledger.shard
+        self.notes.add({kind: number, "stream": stream, "bucket": bucket, "ranges": done})
+        return count
+
+    def release(self, ledger: Ledger, lease: Lease, ranges: list[Range]) -> None:
+        """A consumer gives back what it holds of a lease; no attempt is burned."""
+        self._give(ledger, lease, Step.RELEASE, ranges)
+        stream, bucket = ledger.shard
+        self.notes.add({"release": lease.number, "stream": stream, "bucket": bucket, "ranges": ranges})
+
+    def suspect(self, group: int, ledger: Ledger, lease: Lease, ranges: list[Range], error: str) -> None:
+        """A consumer was lost with several records in hand, these among them."""
+        self.next_group = max(self.next_group, group + 1)
+        members = self.groups.setdefault(group, {}).setdefault(ledger.shard, RangeSet())
+        for part in ranges:
+            members.add(*part)
+        self._give(ledger, lease, Step.SUSPECT, ranges)
+        stream, bucket = ledger.shard
+        note = {"suspect": group, "lease": lease.number, "stream": stream, "bucket": bucket, "ranges": ranges}
+        self.notes.add(note | {"error": error})
+
+    def clear(self, group: int) -> None:
+        """The culprit of a group is known: the rest of it waits as if nothing had been."""
+        for shard, members in self.groups.pop(group).items():
+            ledger = self.ledgers[shard]
+            for first, stop in members:
+                for part in ledger.suspects.cut(first, stop):
+                    ledger.put(State.WAITING, *part)
+        self.notes.add({"cleared": group})
+
+    # --- single records ----------------------------------------------------------------------------------------------
+
+    def retry(self, ledger: Ledger, lease: Lease, offset: int, delay: float, error: str, *, deadly: bool) -> None:
+        """A record failed and waits for its time."""
+        ledger.step(offset, Step.RETRY, lease)
+        ledger.delayed[offset] = delay
+        self.counters.retried += 1
+        self._burn(
+            "retry", ledger, lease, offset, error, deadly, {"after": delay} | ({"deadly": True} if deadly else {})
+        )
+
+    def overdue(self, ledger: Ledger, lease: Lease, offset: int, error: str) -> None:
+        """A record passed a deadline of its own; its consumer lives on."""
+        ledger.step(offset, Step.OVERDUE, lease)
+        self._burn("overdue", ledger, lease, offset, error, False, {})
+
+    def lose(self, ledger: Ledger, lease: Lease, offset: int, error: str) -> None:
+        """A consumer was lost with this record alone in hand."""
+        ledger.step(offset, Step.LOSE, lease)
+        self.counters.lost += 1
+        self._burn("lost", ledger, lease, offset, error, True, {})
+
+    def abandon(self, lease: Lease, offset: int) -> None:
+        """A client left a record of a lease unsettled: it has a deadline of its own, to be set by the caller."""
+        lease.own = {**(lease.own or {}), offset: True}
+        self.notes.add({"abandon": lease.number, "offset": offset})
+
+    def intend(self, ledger: Ledger, lease: Lease | None, letter: DeadLetter) -> None:
+        """Writes the intent to dead-letter a record."""
+        ledger.step(letter.offset, Step.DEAD_LETTER, lease)
+        self.enter_intent(ledger, letter)
+        self.forget_members(ledger.shard, letter.offset, letter.offset + 1)
+        if lease is not None:
+            self._close(ledger, lease)
+        self.notes.add(letter_note("intent", letter))
+
+    def enter_intent(self, ledger: Ledger | None, letter: DeadLetter) -> None:
+        """Keeps an intent until its dead letter is stored."""
+        if ledger is not None:
+            ledger.dying[letter.offset] = letter
+        self.intents[letter.stream, letter.intent] = letter
+        self.new_intents.append(letter)
+        self.next_intents[letter.stream] = max(self.next_intents.get(letter.stream, 0), letter.intent + 1)
+
+    def stored(self, stream: str, intent: int) -> bool:
+        """The dead letter of an intent is committed. Returns False if that was known."""
+        letter = self.intents.pop((stream, intent), None)
+        if letter is None:
+            return False
+        ledger = self.ledgers.get((stream, letter.bucket))
+        if ledger is not None and ledger.dying.get(letter.offset) is letter:
+            ledger.step(letter.offset, Step.STORED)
+            self.counters.settled += 1
+        self.counters.dead_lettered += 1
+        self.notes.add({"stored": intent, "stream": stream})
+        return True
+
+    # --- within ------------------------------------------------------------------------------------------------------
+
+    def group_of(self, shard: Shard, offset: int) -> int | None:
+        """The number of the group that a record is in."""
+        for number, group in self.groups.items():
+            if shard in group and offset in group[shard]:
+                return number
+        return None
+
+    def forget_members(self, shard: Shard, first: int, stop: int) -> None:
+        """What became of a range is known: it belongs to no group any more."""
+        for number, group in list(self.groups.items()):
+            if shard in group and group[shard].discard(first, stop) and not group[shard]:
+                del group[shard]
+                if not group:
+                    del self.groups[number]
+
+    def _burn(
+        self, kind: str, ledger: Ledger, lease: Lease, offset: int, error: str, deadly: bool, more: dict[str, Any]
+    ) -> None:
+        """What all steps that burn an attempt have in common, after the step itself."""
+        burned = ledger.burned.get(offset)
+        attempts = burned.attempts + 1 if burned else 1
+        ledger.burned[offset] = Burned(attempts, error, deadly or (burned is not None and burned.deadly))
+        self.forget_members(ledger.shard, offset, offset + 1)
+        self._close(ledger, lease)
+        stream, bucket = ledger.shard
+        note = {kind: lease.number, "stream": stream, "bucket": bucket, "offset": offset, "attempts": attempts}
+        self.notes.add({**note, **more, "error": error})
+
+    def _give(self, ledger: Ledger, lease: Lease, step: Step, ranges: list[Range]) -> None:
+        for first, stop in ranges:
+            ledger.give(lease, step, first, stop)
+        self._close(ledger, lease)
+
+    def _close(self, ledger: Ledger, lease: Lease) -> None:
+        """Ends a lease of which nothing is open. It is remembered unless all of it is settled."""
+        if lease.open or self.leases.pop(lease.number, None) is None:
+            return
+        del ledger.leases[lease.number]
+        lease.end()
+        if lease.stop <= ledger.floor or ledger.settled.covers(max(lease.first, ledger.floor), lease.stop):
+            return
+        self.ended[lease.number] = lease
+        while len(self.ended) > ENDED_LEASES_MAX or self._over(next(iter(self.ended.values()))):
+            del self.ended[next(iter(self.ended))]
+
+    def _over(self, lease: Lease) -> bool:
+        return lease.stop <= self.ledgers[lease.shard].floor
+
+    def _close_empty(self, ledger: Ledger) -> None:
+        """After records were taken out of whatever hands they were in."""
+        for lease in [lease for lease in ledger.leases.values() if not lease.open]:
+            self._close(ledger, lease)
+
+
+def lease_note(kind: str, lease: Lease) -> dict[str, Any]:
+    """What the notes of a lease have in common."""
+    return {
+        kind: lease.number,
+        "stream": lease.shard[0],
+        "bucket": lease.shard[1],
+        "first": lease.first,
+        "count": lease.stop - lease.first,
+        "bytes": lease.size,
+        "to": lease.hand.name,
+    }
+
+
+def letter_note(kind: str, letter: DeadLetter) -> dict[str, Any]:
+    """What the notes of an intent have in common."""
+    return {
+        kind: letter.intent,
+        "stream": letter.stream,
+        "bucket": letter.bucket,
+        "offset": letter.offset,
+        "attempts": letter.attempts,
+        "reason": letter.reason,
+        "error": letter.error,
+        "consumer": letter.consumer,
+    }

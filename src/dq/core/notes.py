@@ -1,0 +1,82 @@
+"""What a sink's log says: one JSON object a line, whose first key is its kind.
+
+As the sink lives::
+
+    {"cursor":0,"stream":"emails","bucket":0,"uuid":"5c1e","epoch":1}                 a shard begins, or begins anew
+    {"lease":17,"stream":"emails","bucket":0,"first":100,"count":50,"bytes":10500,"to":"c-ab12"}
+    {"lease":18,"stream":"emails","bucket":0,"first":7,"count":1,"bytes":210,"to":"c-ab12","alone":true}   a suspect
+    {"ack":17,"stream":"emails","bucket":0,"ranges":[[100,120],[121,150]]}            only what it newly settled
+    {"drop":17,"stream":"emails","bucket":0,"ranges":[[120,121]]}
+    {"release":17,"stream":"emails","bucket":0,"ranges":[[140,150]]}                  given back, no attempt burned
+    {"retry":17,"stream":"emails","bucket":0,"offset":120,"attempts":1,"after":0.05,"error":"ValueError: …"}
+    {"overdue":17,"stream":"emails","bucket":0,"offset":120,"attempts":2,"error":"lease expired"}
+    {"lost":17,"stream":"emails","bucket":0,"offset":120,"attempts":2,"error":"consumer died"}     with it alone in hand
+    {"suspect":4,"lease":17,"stream":"emails","bucket":0,"ranges":[[120,150]],"error":"consumer died"}   4: their group
+    {"cleared":4}                                                                     the rest of a group is innocent
+    {"abandon":17,"offset":120}                                                       left unsettled by its client
+    {"intent":0,"stream":"emails","bucket":0,"offset":120,"attempts":5,"reason":"max_attempts","error":"…","consumer":"c-ab12"}
+    {"stored":0,"stream":"emails"}                                                    the dead letter of intent 0
+    {"epoch":2,"stream":"emails","bucket":0}                                          the stream was started uncleanly
+    {"trim":1000,"stream":"emails","bucket":0}                                        the log begins at 1000 now
+
+At the head of a segment, the state so far; the first of these makes all earlier notes void::
+
+    {"snapshot":1,"next_lease":19,"next_group":5,"next_intents":{"emails":1},"counters":{"settled":900,…}}
+    {"cursor":100,"stream":"emails","bucket":0,"uuid":"5c1e","epoch":1,"next":150,"settled":[[121,130]],"returned":[],
+        "suspects":[],"delayed":[[120,0.05]],"burned":[[120,1,"ValueError: …",false]]}       (one line)
+    {"held":17,"stream":"emails","bucket":0,"first":100,"count":50,"bytes":10500,"to":"c-ab12","open":[[140,150]],
+        "left":[140],"alone":false}                                                   left: abandoned       (one line)
+    {"ended":16,"stream":"emails","bucket":0,"first":50,"count":50,"to":"c-ab12"}     a late ack of it still counts
+    {"group":4,"members":[["emails",0,[[120,150]]]]}
+    {"dying":0, …}                                                                    as "intent"
+
+Each note also has `"at"`, wall time for people, where the broker set one; nothing reads it. The end of a delay is not
+noted: times start anew with the broker. Version 1. A kind may be added, and a key to a kind: a reader skips the
+kinds and keys it does not know. What a kind or key means never changes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+TEXT_CHARS_MAX = 4_096
+"""Of an error or a reason: a stack trace fits, a payload by mistake in an exception does not fill the log."""
+
+
+class Notebook:
+    """Collects notes until they are taken to be written.
+
+    Attributes:
+        wall: what "at" of the notes taken next will be; 0 leaves it out.
+        muted: nothing is noted, as during a replay.
+    """
+
+    __slots__ = ("_notes", "muted", "wall")
+
+    def __init__(self) -> None:
+        self._notes: list[dict[str, Any]] = []
+        self.wall = 0.0
+        self.muted = False
+
+    def add(self, note: dict[str, Any]) -> None:
+        """Notes what was done. The note is kept as it is: nobody may change it, or what is in it, any more."""
+        if not self.muted:
+            self._notes.append(note)
+
+    def take(self) -> list[bytes]:
+        """All lines since the last call."""
+        notes, self._notes = self._notes, []
+        return [self.line(note) for note in notes]
+
+    def line(self, note: dict[str, Any]) -> bytes:
+        """A note as it stands in the log."""
+        if self.wall:
+            note["at"] = self.wall
+        return orjson.dumps(note, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def clip(text: str) -> str:
+    """A text of a client as a note can carry it: not too long, and nothing that UTF-8 has no bytes for."""
+    return text[:TEXT_CHARS_MAX].encode("utf-8", "replace").decode()

@@ -1,0 +1,119 @@
+"""Who gets what next: idle consumers and shards with work, each in turn; suspects first, each alone."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import NamedTuple
+
+from dq.core.leases import Hand, Shard
+from dq.core.ledger import Ledger
+from dq.core.waiting import WaitingQueue
+
+
+class Offer(NamedTuple):
+    """A range that a consumer may lease now. (A named tuple: a frozen dataclass is made four times slower.)
+
+    Attributes:
+        consumer, shard, first: to whom, from where.
+        count_max: how many records at most, 1 or more.
+        alone: one suspect, to a consumer that has nothing else.
+        attempts: burned attempts of those of [first, first + count_max) that have any; None for none. The attempt
+            number of a task is one more.
+        errors: the last errors of the same.
+    """
+
+    consumer: str
+    shard: Shard
+    first: int
+    count_max: int
+    alone: bool
+    attempts: dict[int, int] | None
+    errors: dict[int, str] | None
+
+
+class Offers:
+    """Matches waiting consumers with waiting records.
+
+    Args:
+        waiting: the idle consumers.
+
+    Attributes:
+        isolator: the one consumer that gets nothing normal, so that it drains and can take a suspect.
+    """
+
+    __slots__ = ("_ready", "_suspected", "isolator", "waiting")
+
+    def __init__(self, waiting: WaitingQueue) -> None:
+        self.waiting = waiting
+        self.isolator: Hand | None = None
+        self._ready: OrderedDict[Shard, Ledger] = OrderedDict()
+        self._suspected: OrderedDict[Shard, Ledger] = OrderedDict()
+
+    def wake(self, ledger: Ledger) -> None:
+        """Something may be to be leased from this shard. (That nothing is any more shows when its turn comes.)"""
+        if ledger.shard not in self._ready and ledger.ready() is not None:
+            self._ready[ledger.shard] = ledger
+        if ledger.suspects and ledger.shard not in self._suspected:
+            self._suspected[ledger.shard] = ledger
+
+    def forget(self, shard: Shard) -> None:
+        """A shard begins anew: its old ledger is void."""
+        self._ready.pop(shard, None)
+        self._suspected.pop(shard, None)
+
+    def leave(self, hand: Hand) -> None:
+        """A consumer is gone."""
+        self.waiting.remove(hand)
+        if self.isolator is hand:
+            self.isolator = None
+
+    def next(self) -> Offer | None:
+        """What is to be leased next; nothing changes but whose turn it is, and who drains."""
+        offer = self._next_alone() if self._suspected else None
+        return offer or self._next_normal()
+
+    def _next_normal(self) -> Offer | None:
+        while self._ready:
+            shard, ledger = next(iter(self._ready.items()))
+            ready = ledger.ready()
+            if ready is None:
+                del self._ready[shard]
+                continue
+            hand = self.waiting.next(self.isolator)
+            if hand is None:
+                return None
+            self._ready.move_to_end(shard)
+            first, stop = ready
+            return _offer(hand, ledger, first, min(stop - first, hand.credit), alone=False)
+        return None
+
+    def _next_alone(self) -> Offer | None:
+        """A suspect for a consumer with nothing in hand. Where there is none, the one with the least is chosen to
+        drain; the others go on, so that a few suspects do not stop everybody."""
+        while True:
+            if not self._suspected:
+                self.isolator = None
+                return None
+            shard, ledger = next(iter(self._suspected.items()))
+            suspect = ledger.suspect()
+            if suspect is not None:
+                break
+            del self._suspected[shard]
+        hand = self.waiting.least()
+        if hand is None:
+            return None
+        if hand.records == 0:
+            self._suspected.move_to_end(shard)
+            return _offer(hand, ledger, suspect, 1, alone=True)
+        if self.isolator is None or self.isolator.silent:
+            self.isolator = hand
+        return None
+
+
+def _offer(hand: Hand, ledger: Ledger, first: int, count: int, *, alone: bool) -> Offer:
+    if not ledger.burned:
+        return Offer(hand.name, ledger.shard, first, count, alone, None, None)
+    burned = ledger.burned_within(first, first + count)
+    attempts = {offset: each.attempts for offset, each in burned.items()}
+    errors = {offset: each.error for offset, each in burned.items() if each.error}
+    return Offer(hand.name, ledger.shard, first, count, alone, attempts or None, errors or None)

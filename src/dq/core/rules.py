@@ -1,0 +1,197 @@
+"""What becomes of records whose handler failed, whose consumer was lost, or whose time is over.
+
+- *One record alone in hand* when its consumer died, or its lease expired: it is the culprit. It burns an attempt and
+  is leased alone from then on. At `max_attempts` it is dead-lettered.
+- *Several in hand*: nobody knows which it was, so none burns an attempt. They are a group of suspects, and suspects are
+  leased one by one to consumers that have nothing else. The first with which a consumer dies is the culprit; the rest
+  of its group is innocent and waits again as if nothing had been. So of one poison record at most `max_attempts` + 1
+  consumers die, and the others lose nothing but time.
+- *A deadline of its own passed* (a record that was extended, or abandoned by its client): that record burns an attempt,
+  its neighbours are left alone: the consumer lives.
+- *A handler failed*: the record burns an attempt and comes back after its delay.
+
+A dead letter has no dead letters of its own: at `max_attempts` it is tried on, at the longest backoff.
+"""
+
+from __future__ import annotations
+
+from math import isfinite
+from random import Random
+from typing import Any
+
+from dq.config import Limits
+from dq.core.book import Book
+from dq.core.deadlines import Deadlines
+from dq.core.leases import Hand, Lease, Shard
+from dq.core.ledger import Ledger
+from dq.core.offers import Offers
+from dq.core.ranges import Range
+from dq.core.retry import backoff, longest_backoff
+from dq.core.states import Step
+from dq.core.waiting import WaitingQueue
+from dq.model.dead_letter import DeadLetter
+from dq.model.names import DEAD_LETTER_SUFFIX
+from dq.model.settings import SinkSettings
+
+DIED, EXPIRED, MAX_ATTEMPTS = "consumer_died", "lease_expired", "max_attempts"
+"""Reasons of dead letters. The first two, without their underscores, are also the errors noted with an attempt."""
+
+
+class Rules:
+    """The rules of one sink.
+
+    Attributes:
+        book: the lasting state.
+        offers: who gets what next.
+        deadlines: by ("look", consumer), ("back", consumer), ("own", lease, offset) or ("ready", shard, offset).
+    """
+
+    def __init__(self, settings: SinkSettings, limits: Limits, jitter: Random) -> None:
+        self._settings = settings
+        self._jitter = jitter
+        self.book = Book()
+        self.offers = Offers(WaitingQueue(limits.prefetch_bytes_max))
+        self.deadlines: Deadlines[tuple[Any, ...]] = Deadlines()
+
+    # --- attempts ----------------------------------------------------------------------------------------------------
+
+    def burn(
+        self, lease: Lease, offset: int, step: Step, reason: str, error: str, now: float, delay: float | None = None
+    ) -> None:
+        """A record in hand burns an attempt by `step` (RETRY, LOSE, OVERDUE); its last one makes it a dead letter."""
+        ledger = self.book.ledgers[lease.shard]
+        attempts = ledger.attempts(offset) + 1
+        last = attempts >= self._settings.max_attempts
+        dead_letter = lease.shard[0].endswith(DEAD_LETTER_SUFFIX)
+        if last and not dead_letter:
+            self.intend(lease, offset, reason, error)
+        elif last or step is Step.RETRY:
+            delay = self._delay(attempts, delay, longest=last)
+            self.book.retry(ledger, lease, offset, delay, error, deadly=step is Step.LOSE)
+            self.deadlines.set(("ready", lease.shard, offset), now + delay)
+        elif step is Step.LOSE:
+            self.book.lose(ledger, lease, offset, error)
+        else:
+            self.book.overdue(ledger, lease, offset, error)
+        self.freed(ledger, lease.hand)
+
+    def intend(self, lease: Lease, offset: int, reason: str, error: str) -> None:
+        """Gives a record up: it is a dead letter from now on."""
+        ledger = self.book.ledgers[lease.shard]
+        stream, bucket = lease.shard
+        letter = DeadLetter(
+            intent=self.book.next_intents.get(stream, 0),
+            stream=stream,
+            bucket=bucket,
+            offset=offset,
+            attempts=ledger.attempts(offset) + 1,
+            reason=reason,
+            error=error,
+            consumer=lease.hand.name,
+        )
+        self.book.intend(ledger, lease, letter)
+        self.freed(ledger, lease.hand)
+
+    def _delay(self, attempts: int, wish: float | None, *, longest: bool) -> float:
+        if wish is not None and not isfinite(wish):
+            wish = None
+        if longest:
+            return max(wish or 0.0, longest_backoff(self._jitter))
+        return backoff(attempts, self._jitter) if wish is None else max(wish, 0.0)
+
+    # --- lost consumers ----------------------------------------------------------------------------------------------
+
+    def lose(self, hand: Hand, lost: list[tuple[Lease, list[Range]]], reason: str, now: float) -> None:
+        """A consumer was lost with `lost` in hand, which may be a part of all that it holds."""
+        if hand.records == 1 and lost:
+            lease, [(offset, _)] = lost[0]
+            group = self.book.group_of(lease.shard, offset)
+            self.burn(lease, offset, Step.LOSE, reason, reason.replace("_", " "), now)
+            if group in self.book.groups:
+                self._clear(group)
+        else:
+            number = self.book.next_group
+            for lease, ranges in lost:
+                ledger = self.book.ledgers[lease.shard]
+                self.book.suspect(number, ledger, lease, ranges, reason.replace("_", " "))
+                self.freed(ledger, hand)
+
+    def _clear(self, group: int) -> None:
+        ledgers = [self.book.ledgers[shard] for shard in self.book.groups[group]]
+        self.book.clear(group)
+        for ledger in ledgers:
+            self.offers.wake(ledger)
+
+    def give_back(self, lease: Lease, ranges: list[Range]) -> None:
+        """Ranges that a lease has in hand come back, no attempt burned."""
+        if ranges:
+            ledger = self.book.ledgers[lease.shard]
+            self.book.release(ledger, lease, ranges)
+            self.freed(ledger, lease.hand)
+
+    def forget(self, hand: Hand) -> None:
+        """A consumer is gone, and has nothing in hand any more."""
+        del self.book.hands[hand.name]
+        self.deadlines.cancel(("look", hand.name))
+        self.offers.leave(hand)
+
+    # --- deadlines ---------------------------------------------------------------------------------------------------
+
+    def watch(self, hand: Hand) -> None:
+        """Has the leases of a consumer looked at when the first of them may be over.
+
+        One entry a consumer, not one a lease or a renewal: leases are many, and nearly all end long before their time.
+        """
+        due = min((lease.deadline for lease in hand.leases.values()), default=None)
+        hand.watched = due is not None
+        if due is not None:
+            self.deadlines.set(("look", hand.name), due)
+
+    def set_own(self, lease: Lease, offset: int, due: float) -> None:
+        """Gives a record of a lease a deadline of its own."""
+        lease.own = {offset: False, **(lease.own or {})}
+        self.deadlines.set(("own", lease.number, offset), due)
+
+    def look(self, now: float, consumer: str) -> int:
+        """Loses the leases of a consumer that were not renewed. Returns how many."""
+        hand = self.book.hands.get(consumer)
+        if hand is None or hand.returning:
+            return 0
+        over = [lease for lease in hand.leases.values() if lease.deadline <= now]
+        lost = [(lease, list(ranges)) for lease in over if (ranges := lease.under_deadline())]
+        if lost:
+            # Stopped, maybe: it would lose whatever it was given now.
+            hand.silent = now - hand.heard >= self._settings.ack_grace
+            self.lose(hand, lost, EXPIRED, now)
+        for lease in over:
+            # What is left of it lives by deadlines of its own.
+            lease.deadline = now + self._settings.ack_grace
+        self.watch(hand)
+        return len(lost)
+
+    def own_over(self, now: float, number: int, offset: int) -> int:
+        """A record passed a deadline of its own."""
+        lease = self.book.leases.get(number)
+        if lease is None or offset not in (lease.own or ()):
+            return 0
+        self.burn(lease, offset, Step.OVERDUE, EXPIRED, EXPIRED.replace("_", " "), now)
+        return 1
+
+    def delay_over(self, now: float, shard: Shard, offset: int) -> int:
+        """The delay of a record is over, unless it was settled or leased meanwhile."""
+        ledger = self.book.ledgers[shard]
+        if offset not in ledger.delayed:
+            return 0
+        ledger.ready_now(offset)
+        self.offers.wake(ledger)
+        return 1
+
+    def freed(self, ledger: Ledger, hand: Hand) -> None:
+        """Records left a hand: it may be idle again, and they may wait again."""
+        self.offers.waiting.add(hand)
+        self.offers.wake(ledger)
+
+    def freed_many(self) -> None:
+        """Records left any hands."""
+        for hand in self.book.hands.values():
+            self.offers.waiting.add(hand)

@@ -1,0 +1,134 @@
+"""What can be seen of a sink from outside, as one frozen value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dq.core.book import Book
+from dq.core.leases import Hand, Shard
+from dq.core.ledger import Ledger
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardStats:
+    """One shard, in records.
+
+    Attributes:
+        waiting: committed and to be leased: new, given back, and suspects.
+        in_hand, delayed, suspect, dying: as in `states.py`.
+        floor: all below is settled.
+        next: the first that was never leased.
+        end: the first that is not committed.
+        closed: nothing is leased of it, since its log cannot be read.
+    """
+
+    waiting: int
+    in_hand: int
+    delayed: int
+    suspect: int
+    dying: int
+    floor: int
+    next: int
+    end: int
+    closed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsumerStats:
+    """One consumer.
+
+    Attributes:
+        in_hand, in_hand_bytes: what it holds; bytes roughly.
+        leases: in how many leases.
+        credit: records it asked for and has not got.
+        settled: records since it joined.
+        joined: False while it is awaited after a restart of the broker.
+        silent: its leases expired, and nothing was heard of it since.
+    """
+
+    in_hand: int
+    in_hand_bytes: int
+    leases: int
+    credit: int
+    settled: int
+    joined: bool
+    silent: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SinkStats:
+    """One sink. The counts are of records since the sink was made.
+
+    Attributes:
+        shards, consumers: each of them.
+        settled: acked, dropped, or dead-lettered and stored.
+        dropped: those of the settled that were dropped.
+        redelivered: leased once more.
+        retried: failed in a handler.
+        lost: in hand alone when their consumer was lost.
+        dead_lettered: stored as dead letters.
+        missed: trimmed before they were settled.
+        late_acks: acked when they were settled already.
+        ignored: acks and other words about records that the consumer does not have.
+        notes_unknown: notes of the log that this version does not know.
+    """
+
+    name: str
+    shards: dict[Shard, ShardStats]
+    consumers: dict[str, ConsumerStats]
+    settled: int
+    dropped: int
+    redelivered: int
+    retried: int
+    lost: int
+    dead_lettered: int
+    missed: int
+    late_acks: int
+    ignored: int
+    notes_unknown: int
+
+
+def sink_stats(name: str, book: Book, notes_unknown: int) -> SinkStats:
+    """The statistics of a sink as it stands now."""
+    counters = book.counters
+    return SinkStats(
+        name=name,
+        shards={shard: _shard_stats(ledger) for shard, ledger in book.ledgers.items()},
+        consumers={consumer: _consumer_stats(hand) for consumer, hand in book.hands.items()},
+        settled=counters.settled,
+        dropped=counters.dropped,
+        redelivered=counters.redelivered,
+        retried=counters.retried,
+        lost=counters.lost,
+        dead_lettered=counters.dead_lettered,
+        missed=counters.missed,
+        late_acks=counters.late_acks,
+        ignored=counters.ignored,
+        notes_unknown=notes_unknown,
+    )
+
+
+def _shard_stats(ledger: Ledger) -> ShardStats:
+    return ShardStats(
+        waiting=max(ledger.end - ledger.next, 0) + ledger.returned.count + ledger.suspects.count,
+        in_hand=sum(lease.open.count for lease in ledger.leases.values()),
+        delayed=len(ledger.delayed),
+        suspect=ledger.suspects.count,
+        dying=len(ledger.dying),
+        floor=ledger.floor,
+        next=ledger.next,
+        end=ledger.end,
+        closed=ledger.closed,
+    )
+
+
+def _consumer_stats(hand: Hand) -> ConsumerStats:
+    return ConsumerStats(
+        in_hand=hand.records,
+        in_hand_bytes=hand.size,
+        leases=len(hand.leases),
+        credit=hand.credit,
+        settled=hand.settled,
+        joined=not hand.returning,
+        silent=hand.silent,
+    )

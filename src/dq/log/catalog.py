@@ -1,0 +1,316 @@
+"""The streams of a directory, as their one writer holds them: made, opened, checked, closed and destroyed."""
+
+from __future__ import annotations
+
+import contextlib
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import orjson
+
+from dq.config import LIMITS, MIB, Limits
+from dq.errors import Damaged, DiskFull, InvalidName, InvalidSetting, LogError, NewerFormat
+from dq.log.backend import get_backend
+from dq.log.files import NO_ROOM, Files, mapped
+from dq.log.format import FORMAT, Identity, Malformed, check_format, seal, unseal, want, want_count
+from dq.log.layout import Layout
+from dq.log.quarantine import Quarantine
+from dq.log.storage import StorageWriter
+from dq.model.names import check_name
+from dq.model.settings import StreamSettings
+
+_STREAM_FILE_BYTES_MAX = 1 * MIB
+_CLEAN_MARK_BYTES_MAX = 1024 * MIB
+_MAKING, _GONE = ".making", ".gone"  # no stream has such a name: they begin with a dot
+_TAKEN_NAMES = frozenset({"writer.lock", "writer.lock.pid", "clean.json", "clean.json.tmp"})
+
+
+@dataclass(frozen=True, slots=True)
+class StreamDescription:
+    """What `stream.json` says."""
+
+    name: str
+    uuid: str
+    epoch: int
+    settings: StreamSettings
+
+    def encode(self) -> bytes:
+        """One JSON line, sealed as the headers of a log are."""
+        fields = {"format": FORMAT, "name": self.name, "uuid": self.uuid, "epoch": self.epoch}
+        return seal(orjson.dumps({**fields, "settings": self.settings.to_dict()})[:-1])[0]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenStream:
+    """A stream that takes records: one writer a bucket."""
+
+    name: str
+    uuid: str
+    epoch: int
+    settings: StreamSettings
+    writers: list[StorageWriter]
+
+
+def read_stream(files: Files, root: Path, name: str) -> StreamDescription:
+    """What is kept of a stream; for any process.
+
+    Raises:
+        FileNotFoundError: no such stream. Damaged, NewerFormat, LogError: its file cannot be used.
+    """
+    path = Layout(root).stream_file(name)
+    content = files.read_whole(path, _STREAM_FILE_BYTES_MAX)
+    try:
+        check_format(_loads(content))
+        fields, _ = unseal(content)
+        described, uuid, epoch = want(fields, "name", str), want(fields, "uuid", str), want_count(fields, "epoch")
+        settings = want(fields, "settings", dict)
+    except Malformed as error:
+        raise Damaged(f"{path} is not what was written: {error}") from error
+    except NewerFormat as error:
+        raise NewerFormat(f"{path}: {error}") from None
+    if described != name:
+        raise Damaged(f"{path} describes the stream {described!r}: it was copied or renamed; put it back where it was")
+    try:
+        return StreamDescription(name, uuid, epoch, StreamSettings.from_dict(settings))
+    except InvalidSetting as error:
+        raise NewerFormat(f"{path} has settings that this version of dq does not know: {error}") from error
+
+
+def _loads(content: bytes) -> dict[str, Any]:
+    with contextlib.suppress(orjson.JSONDecodeError):
+        fields = orjson.loads(content)
+        if isinstance(fields, dict):
+            return fields
+    raise Malformed("it is not a JSON object")
+
+
+class Catalog:
+    """All streams below `root`, a directory that exists. For the one process that holds `streams/writer.lock`.
+
+    Attributes:
+        streams: those that take records.
+        errors: those that are closed, and why. The others are served.
+    """
+
+    def __init__(self, files: Files, root: Path, limits: Limits = LIMITS) -> None:
+        self._files, self._layout, self._limits = files, Layout(root), limits
+        self._quarantine = Quarantine(files, self._layout.quarantine)
+        self.streams: dict[str, OpenStream] = {}
+        self.errors: dict[str, LogError] = {}
+
+    # --- opening -----------------------------------------------------------------------------------------------------
+    def open(self) -> None:
+        """Opens every stream. One that cannot be opened is in `errors`.
+
+        Raises:
+            LogError: the directory itself cannot be used.
+        """
+        layout, files = self._layout, self._files
+        check_directory(files, layout.root)
+        for directory in (layout.streams, layout.quarantine):
+            make_directory(files, directory)
+        marks = self._take_marks()
+        with mapped(layout.streams, "list"):
+            names = files.list_directory(layout.streams)
+        for name in names:
+            self._open_entry(name, marks.get(name))
+
+    def _open_entry(self, name: str, mark: Any) -> None:
+        path = self._layout.stream(name)
+        if name.endswith(_MAKING) and name.startswith("."):
+            self._quarantine.take_file(name, path)  # never a stream: its maker died before the rename
+        elif name.endswith(_GONE) and name.startswith("."):
+            self._remove(path)
+        elif name not in _TAKEN_NAMES:
+            with contextlib.suppress(InvalidName):
+                self._open_named(check_name("stream", name), mark)
+
+    def _open_named(self, name: str, mark: Any) -> None:
+        try:
+            self.streams[name] = self._open_stream(name, mark)
+            self.errors.pop(name, None)
+        except LogError as error:
+            self.errors[name] = error
+        except FileNotFoundError as error:
+            self.errors[name] = Damaged(f"{error.filename} is missing: put it back, or move {self._layout.stream(name)} away")
+
+    def reopen(self, name: str) -> OpenStream | None:
+        """Tries a stream in `errors` once more, as after a repair; None if it is still there."""
+        if name in self.errors:
+            self._open_named(name, None)
+        return self.streams.get(name)
+
+    def _open_stream(self, name: str, mark: Any) -> OpenStream:
+        check_directory(self._files, self._layout.stream(name))
+        described = read_stream(self._files, self._layout.root, name)
+        if isinstance(mark, dict) and (mark.get("uuid"), mark.get("epoch")) == (described.uuid, described.epoch):
+            writers = self._open_buckets(described, mark.get("buckets"))
+            if all(writer.report.clean for writer in writers):
+                return _opened(described, writers)
+            _close(writers)
+        described = StreamDescription(name, described.uuid, described.epoch + 1, described.settings)
+        with mapped(self._layout.stream_file(name), "write"):
+            self._files.write_atomically(self._layout.stream_file(name), described.encode())
+        return _opened(described, self._open_buckets(described, None))
+
+    def _open_buckets(self, described: StreamDescription, marks: Any) -> list[StorageWriter]:
+        name, settings = described.name, described.settings
+        try:
+            backend = get_backend(settings.backend)
+        except InvalidSetting as error:
+            raise LogError(f"stream {name!r} cannot be opened: {error}") from error
+        if not isinstance(marks, list) or len(marks) != settings.buckets:
+            marks = [None] * settings.buckets
+        writers: list[StorageWriter] = []
+        try:
+            for bucket, mark in enumerate(marks):
+                directory = self._layout.bucket(name, bucket)
+                check_directory(self._files, directory)
+                identity = Identity(name, bucket, described.uuid, described.epoch)
+                clean = mark if isinstance(mark, dict) else None
+                writers.append(
+                    backend.writer(self._files, directory, identity, settings.segment_bytes, clean, limits=self._limits)
+                )
+        except BaseException:
+            _close(writers)
+            raise
+        return writers
+
+    # --- streams -----------------------------------------------------------------------------------------------------
+    def get(self, name: str) -> OpenStream | None:
+        """The stream, None if there is none. Raises the LogError of one that is closed."""
+        if name in self.errors:
+            raise self.errors[name]
+        return self.streams.get(name)
+
+    def create(self, name: str, settings: StreamSettings) -> OpenStream:
+        """Makes a stream that does not exist yet; after a crash in between there is either all of it or nothing.
+
+        Raises:
+            InvalidName, InvalidSetting: it cannot be made. DiskFull, LogError: the disk does not take it.
+        """
+        if check_name("stream", name) in _TAKEN_NAMES:
+            raise InvalidName(f"{name!r} cannot name a stream: dq has a file of that name")
+        if len(self.streams) + len(self.errors) >= self._limits.streams_max:
+            raise InvalidSetting(f"stream {name!r} would be one more than the {self._limits.streams_max} of a directory")
+        get_backend(settings.backend)
+        described = StreamDescription(name, str(uuid4()), 1, settings)
+        try:
+            self._make(described)
+        except OSError as error:
+            kind = DiskFull if error.errno in NO_ROOM else LogError
+            raise kind(f"cannot make the stream {name!r}: {error.strerror}; nothing of it is left") from error
+        stream = self.streams[name] = _opened(described, self._open_buckets(described, None))
+        return stream
+
+    def _make(self, described: StreamDescription) -> None:
+        files, streams, target = self._files, self._layout.streams, self._layout.stream(described.name)
+        making = streams / f".{described.name}{_MAKING}"
+        with contextlib.suppress(FileNotFoundError):
+            files.state(target)
+            raise FileExistsError(f"{target} exists")
+        with contextlib.suppress(FileNotFoundError):
+            files.state(making)
+            self._quarantine.take_file(making.name, making)
+        try:
+            files.make_directory(making)
+            for bucket in range(described.settings.buckets):
+                files.make_directory(making / str(bucket))
+            files.write_new(making / "stream.json", described.encode())
+            files.sync_directory(making)
+            files.rename(making, target)
+        except OSError:
+            with contextlib.suppress(OSError, LogError):
+                self._remove(making)
+            raise
+        files.sync_directory(streams)
+
+    def destroy(self, name: str) -> None:
+        """Deletes a stream and its records, for good. One that does not exist is no error. Raises LogError."""
+        stream = self.streams.pop(name, None)
+        if stream is not None:
+            _close(stream.writers)
+        elif self.errors.pop(name, None) is None:
+            return
+        gone = self._layout.streams / f".{name}{_GONE}"
+        with mapped(gone, "delete"):
+            self._files.rename(self._layout.stream(name), gone)
+            self._files.sync_directory(self._layout.streams)
+        self._remove(gone)
+
+    def _remove(self, path: Path) -> None:
+        with mapped(path, "delete"):
+            if stat.S_ISDIR(self._files.state(path).st_mode):
+                for name in self._files.list_directory(path):
+                    self._remove(path / name)
+                self._files.remove_directory(path)
+            else:
+                self._files.unlink(path)
+
+    # --- stopping ----------------------------------------------------------------------------------------------------
+    def close(self, *, clean: bool) -> None:
+        """Closes all streams; with `clean`, leaves a mark by which the next start need not read them.
+
+        Raises:
+            LogError: the mark cannot be written; the next start reads everything.
+        """
+        marks = {name: mark for name, stream in self.streams.items() if (mark := _mark(stream)) is not None}
+        for stream in self.streams.values():
+            _close(stream.writers)
+        self.streams.clear()
+        if clean:
+            content, _ = seal(orjson.dumps({"format": FORMAT, "streams": marks})[:-1])
+            with mapped(self._layout.clean_mark, "write"):
+                self._files.write_atomically(self._layout.clean_mark, content)
+
+    def _take_marks(self) -> dict[str, Any]:
+        """What the last clean stop left, removed before anything is written that it does not know of."""
+        path, files = self._layout.clean_mark, self._files
+        try:
+            content = files.read_whole(path, _CLEAN_MARK_BYTES_MAX)
+        except FileNotFoundError:
+            return {}
+        with mapped(path, "delete"):
+            files.unlink(path)
+            files.sync_directory(path.parent)
+        try:
+            fields, _ = unseal(content)
+            marks: dict[str, Any] = want(fields, "streams", dict)
+        except Malformed:
+            return {}  # a hint that is wrong costs a full check and nothing else
+        return marks if fields.get("format") == FORMAT else {}
+
+
+def check_directory(files: Files, path: Path) -> None:
+    """Raises LogError if `path` is not a directory of ours that others cannot write to."""
+    with mapped(path, "look at"):
+        state = files.state(path)
+    if not stat.S_ISDIR(state.st_mode):
+        raise Damaged(f"{path} is not a directory: dq follows no links; put the real one there")
+    if state.st_mode & 0o022:
+        raise LogError(f"{path} can be written by other users: chmod 700 {path}")
+
+
+def make_directory(files: Files, path: Path) -> None:
+    """Makes `path` if it is missing, so that it lasts. Raises LogError."""
+    with mapped(path, "make"):
+        files.make_directory(path)
+        files.sync_directory(path.parent)
+    check_directory(files, path)
+
+
+def _opened(described: StreamDescription, writers: list[StorageWriter]) -> OpenStream:
+    return OpenStream(described.name, described.uuid, described.epoch, described.settings, writers)
+
+
+def _close(writers: list[StorageWriter]) -> None:
+    for writer in writers:
+        writer.close()
+
+
+def _mark(stream: OpenStream) -> dict[str, Any] | None:
+    buckets = [writer.clean_mark() for writer in stream.writers]
+    return None if None in buckets else {"uuid": stream.uuid, "epoch": stream.epoch, "buckets": buckets}

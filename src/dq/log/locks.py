@@ -1,0 +1,100 @@
+"""Lock files: one holder each, known by its pid, gone with its process however that ends.
+
+The kernel drops a `flock` with the process. A lock file is never deleted: whoever still has the old file open would
+hold a lock beside the next one's. The pid stands in a file of its own, `<lock>.pid`: some versions of filelock empty
+theirs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from filelock import FileLock, Timeout
+
+from dq.errors import BrokerError, InUse
+from dq.log.files import mapped
+
+_POLL_SECONDS = 0.01
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class HeldLock:
+    """A lock that is held until `release()` or the end of the process."""
+
+    def __init__(self, path: Path, lock: FileLock) -> None:
+        self.path, self._lock = path, lock
+
+    def release(self) -> None:
+        """Lets the next one in; safe twice."""
+        self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.release()
+
+
+def hold(path: Path, wait_seconds: float, what: str, error: type[BrokerError] = InUse) -> HeldLock:
+    """Takes the lock at `path`, waiting for a dying holder.
+
+    Args:
+        path: the lock file, in a directory that exists.
+        wait_seconds: how long to wait for it; 0 tries once.
+        what: what is locked, for the message.
+        error: the class to raise, `InUse` or `BrokerRunning`.
+
+    Raises:
+        InUse: another process held it all the time; the message has its pid.
+        LogError: the file cannot be opened.
+    """
+    deadline = time.monotonic() + wait_seconds
+    while True:
+        with mapped(path, "lock"):
+            witness = os.open(path, _FLAGS, 0o600)
+        try:
+            lock = FileLock(path, mode=0o600, thread_local=False)
+            with mapped(path, "lock"):
+                lock.acquire(timeout=max(0.0, deadline - time.monotonic()), poll_interval=_POLL_SECONDS)
+            if _is_at(witness, path):
+                _write_pid(path)
+                return HeldLock(path, lock)
+            # The file was deleted or replaced meanwhile, so that another process can lock its successor: begin again.
+            lock.release()
+        except Timeout:
+            raise error(f"{what} is in use by pid {holder(path)}, which holds {path}") from None
+        finally:
+            os.close(witness)
+
+
+def holder(path: Path) -> str:
+    """The pid that last took the lock, "?" where it is not known. For messages: it may have let go since."""
+    try:
+        return _pid_path(path).read_text("ascii").strip() or "?"
+    except (OSError, UnicodeDecodeError):
+        return "?"
+
+
+def _is_at(fd: int, path: Path) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    return False
+
+
+def _pid_path(path: Path) -> Path:
+    return path.with_name(path.name + ".pid")
+
+
+def _write_pid(path: Path) -> None:
+    # A full disk must not keep a broker from starting: the pid is for messages alone.
+    with contextlib.suppress(OSError):
+        fd = os.open(_pid_path(path), _FLAGS | os.O_TRUNC, 0o600)
+        try:
+            os.write(fd, b"%d\n" % os.getpid())
+        finally:
+            os.close(fd)

@@ -1,0 +1,262 @@
+"""What is done about a log on opening it. Nothing is announced, answered or written before it has ended.
+
+After a clean stop, when the mark fits the files' sizes, nothing is read. Otherwise:
+
+==  ======================================================  ==========================================================
+ 1  a left-over `*.tmp`                                     to quarantine. Safe: it was never renamed to be used
+ 2  the last segment and the directory                      flushed, and dropped from the cache: what a killed process
+                                                            wrote may not be on disk, and after a failed flush the
+                                                            cache shows what the disk does not have
+ 3  every segment: header, identity, epoch, `prev`,         read and checked; the first that is wrong ends the walk
+    offsets, every batch
+ 4  wrong in a segment that is not the last                 Damaged. It was on disk before the next one was begun
+ 5  the last segment's header is torn, its name is the      to quarantine. Safe: a segment holds nothing confirmed
+    next offset, nothing in it was confirmed                before its header is on disk
+ 6  its last batches are torn: too short, or with a hole,   cut, copy in quarantine. Safe: a batch is confirmed only
+    and nothing after them was written later                when all of it is on disk
+ 7  the tail is longer than what can be unconfirmed         Damaged. No write of dq is that long
+ 8  anything else: a wrong checksum over whole bytes, a     Damaged. It may have been confirmed, and nobody but a
+    whole batch in the wrong place, bytes nobody wrote      person decides to lose that
+==  ======================================================  ==========================================================
+
+Reading the log again after any of these finds nothing more to do. An error of the disk is never taken for the end of a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dq.config import Limits
+from dq.errors import Damaged, LogError, NewerFormat, SyncFailed
+from dq.log.files import Files, mapped
+from dq.log.format import (
+    HEADER_BYTES_MAX,
+    SEGMENT_HEADER_BYTES_MAX,
+    Identity,
+    Malformed,
+    SegmentHeader,
+    decode_segment,
+    want,
+    want_count,
+    want_crc,
+)
+from dq.log.layout import TMP_SUFFIX, repair_command, segment_path, segments_among
+from dq.log.quarantine import Quarantine
+from dq.log.scan import Broken, Flaw, Seen, Walk, begins_like, confirmed_after, has_hole, scan
+from dq.log.storage import End, RecoveryReport
+from dq.log.window import Windows
+
+SEGMENT_START = b'{"segment":'
+Visit = Callable[[int, bytes, list[Seen]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """A log that can be written to. `sizes` has every segment by its first offset; `crc` is that of the last batch."""
+
+    end: End
+    crc: int
+    sizes: dict[int, int]
+    windows: Windows
+    report: RecoveryReport
+
+
+def damaged(path: Path, position: int, why: str) -> Damaged:
+    """The error for wrong bytes in a log."""
+    return Damaged(
+        f"{path}, byte {position}: {why}. Nothing was changed; only this log is closed. See: {repair_command(path, position)}"
+    )
+
+
+def read_segment_header(files: Files, fd: int, size: int, path: Path) -> tuple[SegmentHeader, int]:
+    """The header of an open segment and its length. Raises Malformed, NewerFormat (with path) or OSError."""
+    line = files.pread(fd, min(size, 4 * HEADER_BYTES_MAX), 0)
+    if b"\n" not in line:
+        line = files.pread(fd, min(size, SEGMENT_HEADER_BYTES_MAX), 0)
+    length = line.find(b"\n") + 1
+    if not length:
+        raise Malformed("its first line has no end")
+    try:
+        return decode_segment(line[:length]), length
+    except NewerFormat as error:
+        raise NewerFormat(f"{path}: {error}") from None
+
+
+def clean_end(files: Files, directory: Path, mark: dict[str, Any], limits: Limits) -> Recovered | None:
+    """What the mark of a clean stop says, if the files have the sizes it names; else None, and the log is to be read."""
+    try:
+        end = End(want_count(mark, "offset"), want_count(mark, "segment"), want_count(mark, "position"))
+        crc, windows = want_crc(mark, "crc"), Windows.decode(want(mark, "publishers", dict), limits)
+        total = want_count(mark, "bytes")
+    except Malformed:
+        return None
+    with mapped(directory, "look at"):
+        names = files.list_directory(directory)
+        sizes = {first: files.state(segment_path(directory, first)).st_size for first in segments_among(names)}
+    last = next(reversed(sizes.items()), (0, 0))
+    if last != (end.segment, end.position) or sum(sizes.values()) != total or any(n.endswith(TMP_SUFFIX) for n in names):
+        return None
+    return Recovered(end, crc, sizes, windows, RecoveryReport(0, 0, None, clean=True))
+
+
+class Recovery:
+    """One reading of a whole log.
+
+    Args:
+        visit: gets (segment, chunk, batches in it) of every segment; without it only the dedupe windows are gathered.
+        tail_bytes_max: what one flush can have left unconfirmed at most.
+    """
+
+    def __init__(
+        self,
+        files: Files,
+        directory: Path,
+        identity: Identity,
+        quarantine: Quarantine,
+        limits: Limits,
+        size_max: int,
+        tail_bytes_max: int,
+        visit: Visit | None = None,
+    ) -> None:
+        self._files, self._directory, self._identity, self._quarantine = files, directory, identity, quarantine
+        self._limits, self._size_max, self._tail_bytes_max, self._visit = limits, size_max, tail_bytes_max, visit
+        self._walk = Walk(0, None, size_max)
+        self._epoch = 0
+        self._windows = Windows(limits)
+        self._sizes: dict[int, int] = {}
+        self._checked = self._torn_bytes = 0
+        self._quarantined: Path | None = None
+
+    def run(self) -> Recovered:
+        """Reads, mends what may be mended, and says where the log ends.
+
+        Raises:
+            Damaged, NewerFormat: rows 4, 7, 8. LogError: the disk refused to read. SyncFailed: it refused to flush.
+        """
+        with mapped(self._directory, "read"):
+            names = self._files.list_directory(self._directory)
+        for name in names:
+            if name.endswith(TMP_SUFFIX):
+                self._quarantined = self._quarantine.take_file(f"{self._origin()}.{name}", self._directory / name)
+        segments = segments_among(names)
+        for first in segments:
+            self._read_segment(first, last=first == segments[-1])
+        segment, position = next(reversed(self._sizes.items()), (0, 0))
+        report = RecoveryReport(self._checked, self._torn_bytes, self._quarantined, clean=False)
+        crc = int(self._walk.crc or "0", 16)
+        return Recovered(End(self._walk.offset, segment, position), crc, self._sizes, self._windows, report)
+
+    def _origin(self) -> str:
+        identity = self._identity
+        return f"{identity.stream}.{identity.bucket}" if identity.kind == "stream" else f"sink:{identity.stream}"
+
+    # --- one segment -------------------------------------------------------------------------------------------------
+    def _read_segment(self, first: int, *, last: bool) -> None:
+        path = segment_path(self._directory, first)
+        with mapped(path, "read"):
+            fd = self._files.open_write(path) if last else self._files.open_read(path)
+            try:
+                if last:
+                    self._flush(fd, path)
+                size = self._files.size(fd)
+                good_end = self._check_segment(fd, first, size, path, last=last)
+                if good_end is not None:
+                    self._sizes[first] = good_end
+                self._checked += size
+            finally:
+                self._files.close(fd)
+
+    def _flush(self, fd: int, path: Path) -> None:
+        try:
+            self._files.fdatasync(fd)
+            self._files.sync_directory(self._directory)
+        except OSError as error:
+            raise SyncFailed(
+                f"{path}: the disk did not confirm a flush ({error.strerror}); what it has is not known"
+            ) from error
+        self._files.drop_cache(fd)
+
+    def _check_segment(self, fd: int, first: int, size: int, path: Path, *, last: bool) -> int | None:
+        """Where the segment ends, after what had to be cut; None when all of it went to quarantine."""
+        try:
+            header, length = read_segment_header(self._files, fd, size, path)
+        except Malformed as error:
+            self._judge_header(fd, first, size, path, str(error), last=last)
+            return None
+        self._check_place(header, first, path)
+        try:
+            self._windows = Windows.decode(header.publishers, self._limits)
+        except Malformed as error:
+            raise damaged(path, 0, f"the segment header is not what was written: {error}") from error
+        good_end, broken = scan(self._files, fd, path, length, size, self._walk, self._visitor(first, last=last))
+        if broken is not None:
+            self._judge_tail(fd, path, good_end, size, broken, last=last)
+        return good_end
+
+    def _visitor(self, segment: int, *, last: bool) -> Callable[[bytes, list[Seen]], None] | None:
+        if self._visit is not None:
+            visit = self._visit
+            return lambda chunk, seen: visit(segment, chunk, seen)
+        return self._gather if last else None  # the header of the last segment has what the ones before it say
+
+    def _gather(self, _: bytes, seen: list[Seen]) -> None:
+        windows, at = self._windows, 0.0
+        for first, count, _lines, _stop, publisher, sequence, checksum, at in seen:
+            windows.stage(publisher, sequence, checksum, first, count, at)
+        windows.keep(at)
+
+    def _check_place(self, header: SegmentHeader, first: int, path: Path) -> None:
+        """The header is whole: is it the one that belongs here? Sets the walk to its first batch."""
+        ours, found = self._identity, header.identity
+        walk, prev = self._walk, f"{header.prev:08x}"
+        if (found.kind, found.stream, found.bucket, found.uuid) != (ours.kind, ours.stream, ours.bucket, ours.uuid):
+            raise damaged(path, 0, f"the segment is of {found} with uuid {found.uuid}, not of {ours} with uuid {ours.uuid}")
+        if header.first != first:
+            raise damaged(path, 0, f"the segment says that it begins at offset {header.first}")
+        if self._sizes and first != walk.offset:
+            before = segment_path(self._directory, next(reversed(self._sizes)))
+            raise damaged(path, 0, f"the segment begins at offset {first}, and {before.name} before it ends at {walk.offset}")
+        if prev != walk.crc and walk.crc is not None:
+            raise damaged(path, 0, f"the segment follows a batch with crc {prev}, and the one before it has {walk.crc}")
+        if not self._epoch <= found.epoch <= ours.epoch:
+            raise damaged(path, 0, f"the segment has epoch {found.epoch}, the one before it {self._epoch}, now is {ours.epoch}")
+        self._epoch, walk.offset, walk.crc = found.epoch, first, prev
+
+    # --- what is wrong -----------------------------------------------------------------------------------------------
+    def _judge_header(self, fd: int, first: int, size: int, path: Path, why: str, *, last: bool) -> None:
+        """Row 5: moves a segment that was being begun, or raises."""
+        if not last or first != self._walk.offset or size > SEGMENT_HEADER_BYTES_MAX + self._tail_bytes_max:
+            raise damaged(path, 0, f"the segment header is not what was written: {why}")
+        content = self._files.pread(fd, size, 0)
+        cut = b"\n" not in content and begins_like(content, SEGMENT_START)
+        if not (cut or has_hole(content, 0)) or confirmed_after(content, first, self._size_max) is not None:
+            raise damaged(path, 0, f"the segment header is not what was written: {why}")
+        self._quarantined = self._quarantine.take_file(f"{self._origin()}.{first}.0", path)
+        self._torn_bytes += size
+
+    def _judge_tail(self, fd: int, path: Path, good_end: int, size: int, broken: Broken, *, last: bool) -> None:
+        """Rows 4 and 6 to 8: cuts the tail of the last segment, or raises."""
+        if not last or broken.flaw is Flaw.PLACE:
+            raise damaged(path, good_end, broken.why)
+        if size - good_end > self._tail_bytes_max:
+            raise damaged(path, good_end, f"{broken.why}, and {size - good_end} bytes follow: more than can be unconfirmed")
+        tail = self._files.pread(fd, size - good_end, good_end)
+        if len(tail) < size - good_end:
+            raise LogError(f"{path} shrank while it was read")
+        later = confirmed_after(tail, self._walk.offset, self._size_max)
+        if later is not None:
+            raise damaged(path, good_end, f"{broken.why}, and the batch at offset {later} was written after it was on disk")
+        cut = broken.flaw is Flaw.SHORT and begins_like(tail)
+        if not cut and not has_hole(tail, good_end):
+            raise damaged(path, good_end, broken.why)
+        self._cut(fd, path, good_end, tail)
+
+    def _cut(self, fd: int, path: Path, good_end: int, tail: bytes) -> None:
+        origin = f"{self._origin()}.{int(path.stem)}.{good_end}"
+        self._quarantined = self._quarantine.keep_bytes(origin, tail)
+        self._torn_bytes += len(tail)
+        self._files.truncate(fd, good_end)
+        self._flush(fd, path)

@@ -1,0 +1,153 @@
+"""The contract between dq and what stores a bucket: the values that pass, a writing side and a reading side.
+
+One process writes a bucket through a `StorageWriter`, another reads what is committed through a `StorageReader`. The
+suite in `tests/log/backend_conformance.py` runs over every backend.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Where a log ends: everything before it is committed.
+
+    Attributes:
+        offset: the next record's.
+        segment: first offset of the last segment.
+        position: bytes in that segment.
+    """
+
+    offset: int
+    segment: int
+    position: int
+
+
+class Batch:
+    """What one publisher hands in for one bucket.
+
+    Attributes:
+        publisher: its id, `[A-Za-z0-9._:-]{1,160}`.
+        sequence: number of the batch, from 0, per publisher and bucket.
+        count: lines in `lines`.
+        lines: the record lines, each ending in a newline.
+        topics: the topics in it, each once; empty when no record has one.
+        again: True when it may have been sent before.
+    """
+
+    __slots__ = ("again", "count", "lines", "publisher", "sequence", "topics")
+
+    def __init__(
+        self, publisher: str, sequence: int, count: int, lines: bytes, topics: tuple[str, ...] = (), again: bool = False
+    ) -> None:
+        self.publisher, self.sequence, self.count, self.lines = publisher, sequence, count, lines
+        self.topics, self.again = topics, again
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Where a batch stands: offsets `first` to `first + count - 1`. `duplicate`: it stood there already."""
+
+    first: int
+    count: int
+    duplicate: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Contiguous records.
+
+    Attributes:
+        first: offset of the first.
+        count: how many.
+        size: bytes of all parts together.
+        parts: record lines as they stand in the log; a line never crosses from one part to the next.
+        publishers: who published them, in their order, as (records, publisher) for each run of one publisher's.
+    """
+
+    first: int
+    count: int
+    size: int
+    parts: list[memoryview]
+    publishers: list[tuple[int, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class StorageStats:
+    """What a bucket holds: offsets from `first_offset` up to `end_offset` (not with it), in `segments` files of `bytes`."""
+
+    first_offset: int
+    end_offset: int
+    segments: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryReport:
+    """What opening a log found: bytes that were read, bytes that were taken out and where to, and if it was clean."""
+
+    bytes_checked: int
+    torn_bytes: int
+    quarantined: Path | None
+    clean: bool
+
+
+class StorageWriter(Protocol):
+    """The writing side; used by one thread at a time. `end` is the committed end."""
+
+    end: End
+    report: RecoveryReport
+    staged_bytes: int
+
+    # The attributes: the committed end; what opening found; what the next commit will write.
+
+    def append(self, batch: Batch) -> Stored:
+        """Stages a batch for the next commit and says where it will stand. Changes nothing when it raises.
+
+        Raises:
+            ProtocolError: lines other than `count`, one that begins as a header does, a NUL byte, an impossible field.
+            RecordTooLarge: a single record over `record_bytes_max`.
+            SequenceError: a gap, or a number that is known with other bytes.
+            OutcomeUnknown: sent again, and too old to be known.
+            StreamReadOnly: a flush failed before.
+        """
+
+    def commit(self) -> End:
+        """Puts all that is staged on disk with one write and one flush, all or nothing.
+
+        Raises:
+            DiskFull: no room; nothing of it is stored, the numbers can be used again.
+            SyncFailed: the disk did not confirm; the outcome is unknown and this writer takes nothing more.
+        """
+
+    def trim(self, offset: int) -> int:
+        """Deletes the segments that lie wholly below `offset`, but the last; returns how many. Raises LogError."""
+
+    def clean_mark(self) -> dict[str, Any] | None:
+        """What the next opening needs to skip the check, asked for at a clean stop; None if it must not be skipped."""
+
+    def stats(self) -> StorageStats: ...
+
+    def close(self) -> None: ...
+
+
+class StorageReader(Protocol):
+    """The reading side, in another process than the writer's. Nothing beyond the end it was told is ever read."""
+
+    def advance(self, end: End) -> None:
+        """Tells the committed end. One that is older than the last is ignored."""
+
+    def read(self, first: int, count_max: int, bytes_max: int) -> Slice:
+        """Records from `first` on: at least one, and no more than fit; none (`count` 0) at the end.
+
+        Raises:
+            RecordsTrimmed: `first` lies below the log's start, which is its `.first`.
+            Damaged: the bytes are not what was written. LogError: they cannot be read.
+        """
+
+    def stats(self) -> StorageStats: ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,19 @@
+"""`python -m dq.main`: without arguments the demonstration; `serve [DIR]` runs a broker in the foreground.
+
+This module is imported again by every process that the manager spawns from the foreground, so it imports nothing at the top.
+"""
+
+from __future__ import annotations
+
+import sys
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    from dq.cli.commands import run  # noqa: PLC0415 - see above
+
+    return run(sys.argv[1:] if arguments is None else arguments)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,223 @@
+"""`Event`: the envelope of all that passes between processes, and the one table of what each kind may carry.
+
+An event travels as one line of JSON and, after it, opaque bytes (the record lines of a batch or a lease)::
+
+    {"type":"WRITE","owner":"PUBLISHER","bucket":0,"sequence":7,"count":2}\n
+    {"at":1763797000.1,"payload":{"n":1}}\n
+    {"at":1763797000.1,"payload":{"n":2}}\n
+
+The envelope is strict: an unknown type, owner or field, a missing field or a wrong type is a `ProtocolError` that names it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final
+
+import orjson
+
+from dq.errors import ProtocolError
+
+
+class EventType(StrEnum):
+    """What an event asks or tells."""
+
+    REGISTER = "REGISTER"
+    """A client says who it is; the manager hands it on to the broker that serves it."""
+    OPEN = "OPEN"
+    """The manager asks the publisher broker to make or find a stream."""
+    WRITE = "WRITE"
+    """A batch of records to be stored."""
+    READ = "READ"
+    """Credit: so many more may be sent."""
+    TASK = "TASK"
+    """A lease and its records."""
+    ACK = "ACK"
+    """Yes: stored, settled, confirmed, done."""
+    NACK = "NACK"
+    """No: refused, failed, given back."""
+    EXTEND = "EXTEND"
+    """A sign of life for leases."""
+    COMMITTED = "COMMITTED"
+    """How far buckets are committed."""
+    TRIM = "TRIM"
+    """Segments below these offsets may go."""
+    STATUS = "STATUS"
+    """A question for figures."""
+    CLOSE = "CLOSE"
+    """A client left."""
+    SHUTDOWN = "SHUTDOWN"
+    """Finish what is under way, then leave."""
+
+
+class EventOwner(StrEnum):
+    """Who speaks."""
+
+    CLIENT = "CLIENT"
+    PUBLISHER = "PUBLISHER"
+    CONSUMER = "CONSUMER"
+    MANAGER = "MANAGER"
+    PUBLISHER_BROKER = "PUBLISHER_BROKER"
+    CONSUMER_BROKER = "CONSUMER_BROKER"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One envelope.
+
+    Attributes:
+        type, owner: what is said, and by whom.
+        fields: what it carries, by name; see the table below.
+        body: opaque bytes after the line.
+    """
+
+    type: EventType
+    owner: EventOwner
+    fields: dict[str, Any] = field(default_factory=dict)
+    body: bytes = b""
+
+    def line(self) -> bytes:
+        """The envelope without its body, with its newline."""
+        return orjson.dumps({"type": self.type, "owner": self.owner, **self.fields}, option=_LINE)
+
+    def encode(self) -> bytes:
+        """The whole event as bytes."""
+        return self.line() + self.body
+
+    def __getitem__(self, name: str) -> Any:
+        return self.fields[name]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """A field that may be absent."""
+        return self.fields.get(name, default)
+
+
+_LINE: Final = orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
+_T, _O = EventType, EventOwner
+_Kinds = tuple[type, ...]
+_WHOLE: Final[_Kinds] = (int,)
+_NUMBER: Final[_Kinds] = (int, float)
+_TEXT: Final[_Kinds] = (str,)
+_LIST: Final[_Kinds] = (list,)
+_DICT: Final[_Kinds] = (dict,)
+_FLAG: Final[_Kinds] = (bool,)
+_NONE: Final = type(None)
+
+# (type, owner) -> (fields that must be there, fields that may be there)
+_FORMS: Final[dict[tuple[EventType, EventOwner], tuple[dict[str, _Kinds], dict[str, _Kinds]]]] = {
+    (_T.REGISTER, _O.CLIENT): ({"id": _TEXT, "pid": _WHOLE}, {}),
+    (_T.REGISTER, _O.PUBLISHER): (
+        {"id": _TEXT, "pid": _WHOLE, "stream": _TEXT},
+        {"create": _FLAG, "settings": _DICT, "again": _FLAG},
+    ),
+    (_T.REGISTER, _O.CONSUMER): (
+        {"id": _TEXT, "pid": _WHOLE, "sink": _TEXT, "streams": _LIST},
+        {"create": _FLAG, "settings": _DICT, "again": _FLAG, "leases": _LIST, "opened": _LIST},
+    ),
+    (_T.REGISTER, _O.PUBLISHER_BROKER): ({"pid": _WHOLE, "status": _DICT}, {}),
+    (_T.REGISTER, _O.CONSUMER_BROKER): ({"pid": _WHOLE, "status": _DICT}, {}),
+    (_T.REGISTER, _O.MANAGER): ({}, {}),
+    (_T.CLOSE, _O.PUBLISHER_BROKER): ({"id": _TEXT}, {}),
+    (_T.CLOSE, _O.CONSUMER_BROKER): ({"id": _TEXT}, {}),
+    (_T.CLOSE, _O.CONSUMER): ({}, {}),
+    (_T.CLOSE, _O.PUBLISHER): ({}, {}),
+    (_T.OPEN, _O.CLIENT): ({"request": _WHOLE, "stream": _TEXT, "create": _FLAG, "settings": _DICT}, {}),
+    (_T.OPEN, _O.MANAGER): ({"request": _WHOLE, "stream": _TEXT, "create": _FLAG, "settings": _DICT}, {}),
+    (_T.WRITE, _O.PUBLISHER): (
+        {"bucket": _WHOLE, "sequence": _WHOLE, "count": _WHOLE},
+        {"again": _FLAG, "topics": _LIST},
+    ),
+    (_T.WRITE, _O.CONSUMER_BROKER): (
+        {"stream": _TEXT, "publisher": _TEXT, "sequence": _WHOLE},
+        {"again": _FLAG, "topics": _LIST},
+    ),
+    (_T.READ, _O.CONSUMER): ({"credit": _WHOLE}, {"number": _WHOLE}),
+    (_T.READ, _O.CONSUMER_BROKER): ({"credit": _WHOLE}, {}),
+    (_T.TASK, _O.CONSUMER_BROKER): (
+        {"lease": _WHOLE, "stream": _TEXT, "bucket": _WHOLE, "first": _WHOLE, "count": _WHOLE, "publishers": _LIST},
+        {"attempts": _DICT, "errors": _DICT},
+    ),
+    (_T.ACK, _O.PUBLISHER_BROKER): (
+        {},
+        {
+            "bucket": _WHOLE, "sequence": _WHOLE, "first": _WHOLE, "count": _WHOLE, "request": _WHOLE,
+            "stream": _TEXT, "publisher": _TEXT, "opened": _DICT, "status": _DICT,
+        },
+    ),
+    (_T.ACK, _O.CONSUMER_BROKER): (
+        {},
+        {"number": _WHOLE, "request": _WHOLE, "status": _DICT, "leases": _LIST, "settings": _DICT},
+    ),
+    (_T.ACK, _O.MANAGER): ({}, {"request": _WHOLE, "status": _DICT, "opened": _DICT}),
+    (_T.ACK, _O.CONSUMER): ({"number": _WHOLE, "ranges": _LIST}, {}),
+    (_T.NACK, _O.PUBLISHER_BROKER): (
+        {"error": _TEXT, "message": _TEXT},
+        {"bucket": _WHOLE, "sequence": _WHOLE, "request": _WHOLE, "stream": _TEXT, "publisher": _TEXT},
+    ),
+    (_T.NACK, _O.CONSUMER_BROKER): ({"error": _TEXT, "message": _TEXT}, {"number": _WHOLE, "request": _WHOLE}),
+    (_T.NACK, _O.MANAGER): ({"error": _TEXT, "message": _TEXT}, {"request": _WHOLE}),
+    (_T.NACK, _O.CONSUMER): (
+        {"number": _WHOLE, "outcome": _TEXT, "ranges": _LIST},
+        {"after": (int, float, _NONE), "reason": _TEXT, "error": _TEXT},
+    ),
+    (_T.EXTEND, _O.CONSUMER): (
+        {},
+        {"leases": _LIST, "lease": _WHOLE, "offset": _WHOLE, "seconds": _NUMBER, "note": _TEXT, "abandoned": _LIST},
+    ),
+    (_T.COMMITTED, _O.PUBLISHER_BROKER): ({"ends": _LIST}, {}),
+    (_T.TRIM, _O.CONSUMER_BROKER): ({"stream": _TEXT, "bucket": _WHOLE, "offset": _WHOLE}, {}),
+    (_T.TRIM, _O.MANAGER): ({"stream": _TEXT, "bucket": _WHOLE, "offset": _WHOLE}, {}),
+    (_T.STATUS, _O.CLIENT): ({"request": _WHOLE}, {}),
+    (_T.STATUS, _O.MANAGER): ({"request": _WHOLE}, {}),
+    (_T.SHUTDOWN, _O.CLIENT): ({"request": _WHOLE}, {}),
+    (_T.SHUTDOWN, _O.MANAGER): ({}, {}),
+}  # fmt: skip
+# Looked up by the plain strings of an envelope, so that no enum is built before it is known to be one.
+_BY_TEXT: Final = {(str(kind), str(owner)): (kind, owner, *form) for (kind, owner), form in _FORMS.items()}
+
+
+def decode(frame: bytes | memoryview) -> Event:
+    """Reads one event.
+
+    Raises:
+        ProtocolError: it is not one; the message names what is wrong.
+    """
+    frame = bytes(frame)
+    end = frame.find(b"\n")
+    if end < 0:
+        raise ProtocolError("an event is one line of JSON, and this frame has no line end")
+    try:
+        fields = orjson.loads(frame[:end])
+    except orjson.JSONDecodeError as error:
+        raise ProtocolError(f"the line of an event is not JSON: {error}") from error
+    if not isinstance(fields, dict):
+        raise ProtocolError(f"the line of an event is a JSON object, not {type(fields).__name__}")
+    kind, owner = fields.pop("type", None), fields.pop("owner", None)
+    try:
+        form = _BY_TEXT.get((kind, owner))
+    except TypeError:
+        form = None
+    if form is None:
+        raise ProtocolError(f"no event has type {kind!r} and owner {owner!r}")
+    _check(fields, form[2], form[3], kind)
+    return Event(form[0], form[1], fields, frame[end + 1 :])
+
+
+def _check(fields: dict[str, Any], required: dict[str, _Kinds], optional: dict[str, _Kinds], kind: object) -> None:
+    left = len(required)
+    for name, value in fields.items():
+        kinds = required.get(name)
+        if kinds is not None:
+            left -= 1
+        else:
+            kinds = optional.get(name)
+            if kinds is None:
+                raise ProtocolError(f"{kind} has no field {name!r}")
+        if type(value) not in kinds:  # exact, so that true is no number
+            raise ProtocolError(f"{kind}: field {name!r} cannot be {type(value).__name__}")
+        if type(value) is int and value < 0:
+            raise ProtocolError(f"{kind}: field {name!r} cannot be negative")
+    if left:
+        missing = next(name for name in required if name not in fields)
+        raise ProtocolError(f"{kind} lacks its field {missing!r}")

@@ -1,0 +1,151 @@
+"""A record as it stands in the log: one line of JSON with `at`, `payload`, and `key`, `name`, `topic`, `headers` where given.
+
+Bytes that are not JSON travel as base64 in the field `base64` in place of `payload`.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import orjson
+
+from dq.errors import InvalidPayload
+
+LINE: Final = orjson.OPT_APPEND_NEWLINE
+_RAW = (bytes, bytearray, memoryview)
+
+
+def encode(
+    payload: object,
+    at: float,
+    key: str | None = None,
+    topic: str | None = None,
+    name: str = "",
+    headers: Mapping[str, str] | None = None,
+) -> bytes:
+    """One record line, with its newline.
+
+    Raises:
+        InvalidPayload: JSON cannot carry the payload.
+    """
+    fields: dict[str, object] = {"at": at}
+    if key is not None:
+        fields["key"] = key
+    if topic is not None:
+        fields["topic"] = topic
+    if name:
+        fields["name"] = name
+    if headers:
+        fields["headers"] = dict(headers)
+    if isinstance(payload, _RAW):
+        fields["base64"] = base64.b64encode(payload).decode("ascii")
+    else:
+        fields["payload"] = payload
+    try:
+        line = orjson.dumps(fields, option=LINE)
+    except TypeError as error:  # orjson.JSONEncodeError is a TypeError
+        raise refusal(payload, error) from error
+    if b"null" in line:
+        check_finite(payload)
+    return line
+
+
+def refusal(payload: object, error: Exception) -> InvalidPayload:
+    """The error for a payload that orjson refused, with what to do about it."""
+    return InvalidPayload(
+        f"a payload of type {type(payload).__name__} cannot be written as JSON ({error}): publish dict, list, str, numbers, "
+        "True, False, None, dataclasses, datetimes or UUIDs with str keys, or bytes"
+    )
+
+
+def check_finite(value: object, path: str = "payload") -> None:
+    """Refuses NaN and infinity, which orjson writes as null. Called only for lines that have `null` in them.
+
+    Raises:
+        InvalidPayload: there is one; the message says where.
+    """
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise InvalidPayload(f"{path} is {value!r}, which JSON cannot carry: publish None or a str in its place")
+    elif isinstance(value, dict):
+        for key, part in value.items():
+            check_finite(part, f"{path}[{key!r}]")
+    elif isinstance(value, (list, tuple)):
+        for place, part in enumerate(value):
+            check_finite(part, f"{path}[{place}]")
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for part in dataclasses.fields(value):
+            check_finite(getattr(value, part.name), f"{path}.{part.name}")
+
+
+def payload_of(fields: dict[str, Any]) -> Any:
+    """The payload of a decoded record line: a JSON value, or bytes."""
+    if "payload" in fields:
+        return fields["payload"]
+    return base64.b64decode(fields["base64"])
+
+
+@dataclass(frozen=True, slots=True)
+class RecordId:
+    """A record's place: `stream/bucket/offset`."""
+
+    stream: str
+    bucket: int
+    offset: int
+
+    def __str__(self) -> str:
+        return f"{self.stream}/{self.bucket}/{self.offset}"
+
+
+class Record:
+    """A record that was read: a view of its decoded line, so that what is not looked at costs nothing.
+
+    Attributes:
+        stream, bucket, offset: its place.
+        payload: a JSON value, or bytes.
+    """
+
+    __slots__ = ("_fields", "bucket", "offset", "payload", "stream")
+
+    def __init__(self, stream: str, bucket: int, offset: int, fields: dict[str, Any]) -> None:
+        self.stream, self.bucket, self.offset, self._fields = stream, bucket, offset, fields
+        self.payload: Any = payload_of(fields)
+
+    @property
+    def id(self) -> str:
+        """`stream/bucket/offset`."""
+        return f"{self.stream}/{self.bucket}/{self.offset}"
+
+    @property
+    def key(self) -> str | None:
+        """What chose the bucket, or None."""
+        return self._fields.get("key")
+
+    @property
+    def topic(self) -> str | None:
+        """The label, or None."""
+        return self._fields.get("topic")
+
+    @property
+    def name(self) -> str:
+        """The name of what happened, or ""."""
+        return str(self._fields.get("name", ""))
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Text by name; empty where there is none."""
+        return dict(self._fields.get("headers", ()))
+
+    @property
+    def created_at(self) -> datetime:
+        """When it was published, by the publisher's wall clock, in UTC."""
+        return datetime.fromtimestamp(self._fields["at"], UTC)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.id}>"

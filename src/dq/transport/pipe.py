@@ -1,0 +1,165 @@
+"""`Pipe`: the broker's end of a connection. It never blocks: what cannot be written now waits, up to a limit.
+
+A pipe ends in one of three ways, each an error of its own for whoever reads it: `Closed` by us, `Broken` by the peer in the
+middle of something (or against the protocol), `Ended` well, between two frames.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections import deque
+from collections.abc import Iterator
+
+from dq.config import LIMITS
+from dq.errors import ProtocolError
+from dq.model.event import Event
+from dq.transport.frames import Inbox, framed
+
+# Linux takes 1,024 parts in one call (IOV_MAX).
+_PARTS_MAX = 512
+
+
+class PipeError(Exception):
+    """A pipe has ended. Never reaches users: brokers act on it."""
+
+
+class Ended(PipeError):
+    """The peer closed between two frames, or died there: for a pipe they are the same."""
+
+
+class Broken(PipeError):
+    """The peer closed in the middle of a frame, was cut off, or broke the protocol."""
+
+
+class Pipe:
+    """One non-blocking connection with framing.
+
+    Args:
+        sock: the socket; owned from now on.
+        scratch: a buffer for `recv_into` that all pipes of a loop share, so that an idle pipe costs no memory.
+    """
+
+    __slots__ = ("_outgoing", "_outgoing_bytes", "_scratch", "closed", "inbox", "sock")
+
+    def __init__(self, sock: socket.socket, scratch: memoryview) -> None:
+        sock.setblocking(False)
+        widen(sock)
+        self.sock, self._scratch, self.inbox, self.closed = sock, scratch, Inbox(), False
+        self._outgoing: deque[memoryview] = deque()
+        self._outgoing_bytes = 0
+
+    def fileno(self) -> int:
+        return self.sock.fileno()
+
+    def receive(self) -> Iterator[bytes]:
+        """Gives the frames that have arrived, after one read; nothing from a pipe that we closed.
+
+        Raises:
+            Ended, Broken: the pipe is at its end.
+        """
+        if self.closed:
+            return
+        try:
+            count = self.sock.recv_into(self._scratch)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            raise Broken(str(error)) from error
+        if not count:
+            if self.inbox.waiting_bytes:
+                raise Broken("closed in the middle of a frame")
+            raise Ended("closed by the peer")
+        try:
+            yield from self.inbox.feed(self._scratch[:count])
+        except ProtocolError as error:
+            raise Broken(str(error)) from error
+
+    def send(self, event: Event) -> None:
+        """Sends an event, now or as soon as the peer reads.
+
+        Raises:
+            Broken: the peer is gone, or does not read and too much waits.
+        """
+        self.send_parts(event.line(), event.body)
+
+    def send_parts(self, *parts: bytes | memoryview) -> None:
+        """Sends one frame made of several parts, none of them copied unless it must wait."""
+        self._send(framed(*parts))
+
+    def send_all(self, events: list[Event]) -> None:
+        """Sends several events by one write.
+
+        Raises:
+            Broken: as `send`.
+        """
+        self._send([part for event in events for part in framed(event.line(), event.body)])
+
+    def _send(self, frame: list[bytes | memoryview]) -> None:
+        if self._outgoing:
+            self._wait(frame)
+            return
+        while frame:
+            try:
+                sent = self.sock.sendmsg(frame[:_PARTS_MAX])
+            except (BlockingIOError, InterruptedError):
+                self._wait(frame)
+                return
+            except OSError as error:
+                raise Broken(str(error)) from error
+            frame = _after(frame, sent)
+
+    def _wait(self, parts: list[bytes | memoryview]) -> None:
+        for part in parts:
+            self._outgoing.append(memoryview(part))
+            self._outgoing_bytes += len(part)
+        if self._outgoing_bytes > LIMITS.outgoing_bytes_max:
+            raise Broken(f"the peer does not read: {self._outgoing_bytes} bytes wait for it")
+
+    @property
+    def waits_to_write(self) -> bool:
+        """Whether something is to be written when the socket takes it."""
+        return bool(self._outgoing)
+
+    def flush(self) -> None:
+        """Writes what waits, as far as the socket takes it now."""
+        while self._outgoing:
+            parts = [self._outgoing[i] for i in range(min(len(self._outgoing), _PARTS_MAX))]
+            try:
+                sent = self.sock.sendmsg(parts)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                raise Broken(str(error)) from error
+            self._outgoing_bytes -= sent
+            while sent:
+                part = self._outgoing[0]
+                if len(part) <= sent:
+                    sent -= len(part)
+                    self._outgoing.popleft()
+                else:
+                    self._outgoing[0] = part[sent:]
+                    sent = 0
+
+    def close(self) -> None:
+        """Closes it; safe twice."""
+        self.closed = True
+        self._outgoing.clear()
+        with contextlib.suppress(OSError):
+            self.sock.close()
+
+
+def _after(parts: list[bytes | memoryview], sent: int) -> list[bytes | memoryview]:
+    """What is left of `parts` when `sent` bytes of them are gone."""
+    for place, part in enumerate(parts):
+        if sent < len(part):
+            return [memoryview(part)[sent:], *parts[place + 1 :]] if sent else parts[place:]
+        sent -= len(part)
+    return []
+
+
+def widen(sock: socket.socket) -> None:
+    """Asks for large kernel buffers, so that a batch goes through in one write and the writer need not wait for the reader."""
+    for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, option, LIMITS.pipe_bytes)

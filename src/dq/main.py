@@ -10,7 +10,7 @@ import sys
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
-    from dq.cli.commands import run  # noqa: PLC0415 - see above
+    from dq.cli.commands import run
 
     return run(sys.argv[1:] if arguments is None else arguments)
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from dq.broker.desk import Desk, Neighbour, Served
 from dq.broker.life import Life, Setup, prepare
 from dq.broker.sink_run import Push, SinkRun, load_settings, make_sink
 from dq.config import LIMITS
@@ -19,11 +20,11 @@ from dq.log.backend import End
 from dq.log.catalog import make_directory, read_stream
 from dq.log.layout import Layout
 from dq.log.locks import HeldLock, hold
-from dq.model.event import Event, EventOwner, EventType, decode
-from dq.model.names import DEAD_LETTER_SUFFIX
+from dq.model.event import Event, EventOwner, EventType
+from dq.model.names import DEAD_LETTER_SUFFIX, check_client_id
 from dq.model.outcome import Outcome
 from dq.model.settings import SinkSettings
-from dq.transport.pipe import Broken, Ended, Pipe, PipeError
+from dq.transport.pipe import Pipe
 
 if TYPE_CHECKING:
     from multiprocessing.queues import Queue
@@ -34,14 +35,14 @@ Shard = tuple[str, int]
 _RETRY_SECONDS = 1.0
 
 
-class ConsumerClient:
-    """One registered consumer: its pipe, its sink, and the answers of this turn."""
+class ConsumerClient(Served):
+    """A consumer, and its sink."""
 
-    __slots__ = ("answers", "id", "pid", "pipe", "run")
+    __slots__ = ("run",)
 
-    def __init__(self, pipe: Pipe, consumer: str, pid: int, run: SinkRun) -> None:
-        self.pipe, self.id, self.pid, self.run = pipe, consumer, pid, run
-        self.answers: list[Event] = []
+    def __init__(self, pipe: Pipe, client: str, pid: int, run: SinkRun) -> None:
+        super().__init__(pipe, client, pid)
+        self.run = run
 
 
 class ConsumerBroker:
@@ -55,14 +56,14 @@ class ConsumerBroker:
         self._sinks: dict[str, SinkRun] = {}
         self._over: dict[str, set[SinkRun]] = {}
         self._ends: dict[Shard, End] = {}
-        self._clients: dict[str, ConsumerClient] = {}
+        self._desk: Desk[ConsumerClient] = Desk(life, _OWNER, self._on_consumer, self._died)
+        self._neighbour = Neighbour(life, self._on_hint)
         self._touched: set[SinkRun] = set()
-        self._answering: dict[ConsumerClient, None] = {}
         self._syncer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="dq-sync")
         self._syncing: Future[None] | None = None
         self._sync_at = 0.0
         self._resend_at: float | None = None
-        self._neighbour: Pipe | None = None
+        self._hint_asked = False
 
     # --- life ------------------------------------------------------------------------------------------------------
 
@@ -107,8 +108,8 @@ class ConsumerBroker:
 
     def stop(self) -> None:
         self._syncer.shutdown()
-        for client in list(self._clients.values()):
-            self._forget(client)
+        for client in list(self._desk.clients.values()):
+            self._desk.forget(client)
         for run in self._sinks.values():
             try:
                 run.close()
@@ -136,17 +137,17 @@ class ConsumerBroker:
     def _status(self) -> dict[str, object]:
         return {
             "sinks": {name: run.status() for name, run in self._sinks.items()},
-            "consumers": {c.id: {"pid": c.pid, "sink": c.run.name} for c in self._clients.values()},
+            "consumers": {c.id: {"pid": c.pid, "sink": c.run.name} for c in self._desk.clients.values()},
         }
 
     # --- clients ---------------------------------------------------------------------------------------------------
 
     def on_client(self, event: Event, sock: socket.socket) -> None:
-        pipe = Pipe(sock, self._life.poller.scratch)
-        consumer = event["id"]
+        desk, consumer = self._desk, event["id"]
+        pipe = desk.pipe(sock)
         try:
-            if len(self._clients) >= LIMITS.clients_max:
-                raise ProtocolError(f"this broker serves {LIMITS.clients_max} consumers already")
+            desk.check_room()
+            check_client_id(consumer)
             run = self._sink(event["sink"], event.get("settings", {}))
             for opened in event.get("opened", []):
                 run.open_stream(opened)
@@ -154,19 +155,13 @@ class ConsumerBroker:
             kept = self._join(run, event)
             run.write_notes()
         except DqError as error:
-            refusal = Event(EventType.NACK, _OWNER, {"error": type(error).__name__, "message": str(error)})
-            try:
-                pipe.send(refusal)
-            except Broken:
-                log.info("a consumer left before it could be refused")
-            pipe.close()
-            self._life.tell(Event(EventType.CLOSE, _OWNER, {"id": consumer}))
+            desk.refuse(pipe, consumer, error)
             return
         client = ConsumerClient(pipe, consumer, event["pid"], run)
-        self._clients[consumer] = client
-        self._life.poller.add(pipe, lambda: self._read(client))
-        self._answer(client, Event(EventType.ACK, _OWNER, {"leases": kept, "settings": run.settings.to_dict()}))
+        desk.admit(client)
+        desk.answer(client, Event(EventType.ACK, _OWNER, {"leases": kept, "settings": run.settings.to_dict()}))
         self._touched.add(run)
+        self._ask_for_hint()
 
     def _sink(self, name: str, wish: dict[str, Any]) -> SinkRun:
         run = self._sinks.get(name)
@@ -181,40 +176,17 @@ class ConsumerBroker:
     def _join(self, run: SinkRun, event: Event) -> list[int]:
         consumer, now = event["id"], self._life.clock.monotonic()
         if event.get("again"):
-            old = self._clients.get(consumer)
+            old = self._desk.clients.get(consumer)
             if old is not None:  # its old pipe has not ended yet
-                self._leave(old, died=False)
+                self._desk.forget(old)
+                old.run.core.leave(old.id, now)
             return run.core.resume(consumer, event.get("leases", []), now)
         run.core.join(consumer, now)
         return []
 
-    def _read(self, client: ConsumerClient) -> None:
-        try:
-            for frame in client.pipe.receive():
-                self._on_consumer(client, decode(frame))
-        except Ended:
-            self._leave(client, died=True)
-        except (PipeError, ProtocolError) as error:
-            log.warning("consumer %s (pid %d) is cut off: %s", client.id, client.pid, error)
-            self._leave(client, died=True)
-
-    def _leave(self, client: ConsumerClient, *, died: bool) -> None:
-        if self._clients.get(client.id) is not client:
-            return
-        del self._clients[client.id]
-        now = self._life.clock.monotonic()
-        if died:
-            client.run.core.died(client.id, now)
-        else:
-            client.run.core.leave(client.id, now)
+    def _died(self, client: ConsumerClient) -> None:
+        client.run.core.died(client.id, self._life.clock.monotonic())
         self._touched.add(client.run)
-        self._forget(client)
-        self._life.tell(Event(EventType.CLOSE, _OWNER, {"id": client.id}))
-
-    def _forget(self, client: ConsumerClient) -> None:
-        if not client.pipe.closed:
-            self._life.poller.remove(client.pipe)
-            client.pipe.close()
 
     def _on_consumer(self, client: ConsumerClient, event: Event) -> None:
         if event.owner is not EventOwner.CONSUMER:
@@ -224,16 +196,17 @@ class ConsumerBroker:
         if event.type is EventType.ACK:
             for lease, first, end in _triples(event["ranges"]):
                 core.ack(client.id, lease, ((first, end),), now)
-            self._answer(client, Event(EventType.ACK, _OWNER, {"number": event["number"]}))
+            self._desk.answer(client, Event(EventType.ACK, _OWNER, {"number": event["number"]}))
         elif event.type is EventType.READ:
             self._credit(client, event)
         elif event.type is EventType.NACK:
             self._give_back(client, event, now)
-            self._answer(client, Event(EventType.ACK, _OWNER, {"number": event["number"]}))
+            self._desk.answer(client, Event(EventType.ACK, _OWNER, {"number": event["number"]}))
         elif event.type is EventType.EXTEND:
             self._extend(client, event, now)
         elif event.type is EventType.CLOSE:
-            self._leave(client, died=False)
+            core.leave(client.id, now)
+            self._desk.forget(client)
         else:
             raise ProtocolError(f"a consumer does not send {event.type}")
 
@@ -244,7 +217,7 @@ class ConsumerBroker:
         else:
             client.run.core.withdraw(client.id)
         if "number" in event.fields:
-            self._answer(client, Event(EventType.ACK, _OWNER, {"number": event["number"]}))
+            self._desk.answer(client, Event(EventType.ACK, _OWNER, {"number": event["number"]}))
 
     def _give_back(self, client: ConsumerClient, event: Event, now: float) -> None:
         core, outcome = client.run.core, event["outcome"]
@@ -292,9 +265,11 @@ class ConsumerBroker:
         pushes: list[Push] = []
         for run in touched:
             pushes += self._serve(run, now)
-        self._flush_answers()
+        self._desk.flush()
         for consumer, parts in pushes:
-            self._push(consumer, parts)
+            client = self._desk.clients.get(consumer)
+            if client is not None:
+                self._desk.push(client, parts)
         self._sync_when_due(now)
 
     def _serve(self, run: SinkRun, now: float) -> list[Push]:
@@ -311,7 +286,7 @@ class ConsumerBroker:
                     self._life.tell(event)
         except (LogError, DiskFull) as error:
             # Nothing was confirmed of what could not be noted: consumers send it again to the next consumer broker.
-            self._answering.clear()
+            self._desk.drop_answers()
             self._life.fail(error)
             return []
         return pushes
@@ -320,38 +295,6 @@ class ConsumerBroker:
         for run in self._sinks.values():
             for event in run.dead_letter_writes(run.core.dead_letters()):
                 self._life.tell(event)
-
-    def _push(self, consumer: str, parts: list[bytes | memoryview]) -> None:
-        client = self._clients.get(consumer)
-        if client is None or client.pipe.closed:
-            return
-        try:
-            client.pipe.send_parts(*parts)
-            if client.pipe.waits_to_write:
-                self._life.poller.watch_writes(client.pipe, self._broken(client))
-        except Broken as error:
-            log.warning("consumer %s (pid %d) is cut off: %s", client.id, client.pid, error)
-            self._leave(client, died=True)
-
-    def _broken(self, client: ConsumerClient) -> Any:
-        return lambda _pipe, _error: self._leave(client, died=True)
-
-    def _answer(self, client: ConsumerClient, event: Event) -> None:
-        client.answers.append(event)
-        self._answering[client] = None
-
-    def _flush_answers(self) -> None:
-        answering, self._answering = self._answering, {}
-        for client in answering:
-            answers, client.answers = client.answers, []
-            if client.pipe.closed:
-                continue
-            try:
-                client.pipe.send_all(answers)
-                if client.pipe.waits_to_write:
-                    self._life.poller.watch_writes(client.pipe, self._broken(client))
-            except Broken:
-                self._leave(client, died=True)
 
     def _sync_when_due(self, now: float) -> None:
         """Every second, in a thread, so that no turn waits for the disk."""
@@ -371,35 +314,24 @@ class ConsumerBroker:
     # --- the hint from the other broker ----------------------------------------------------------------------------
 
     def on_neighbour(self, sock: socket.socket) -> None:
-        if self._neighbour is not None and not self._neighbour.closed:
-            self._life.poller.remove(self._neighbour)
-            self._neighbour.close()
-        pipe = self._neighbour = Pipe(sock, self._life.poller.scratch)
-        self._life.poller.add(pipe, lambda: self._read_neighbour(pipe))
-        self._ask_for_hint(pipe)
+        self._neighbour.attach(sock)
+        self._hint_asked = False
+        self._ask_for_hint()
         self._resend_dead_letters()  # those under way to a broker that died may be lost; a second one is known by its number
 
-    def _ask_for_hint(self, pipe: Pipe) -> None:
-        try:
-            pipe.send(Event(EventType.READ, _OWNER, {"credit": 1}))
-        except Broken:
-            self._close_neighbour(pipe)
+    def _ask_for_hint(self) -> None:
+        """Asks for the next hint. Without consumers it is left: a commit then wakes one process less."""
+        if not self._hint_asked:
+            self._hint_asked = self._neighbour.send(Event(EventType.READ, _OWNER, {"credit": 1}))
 
-    def _read_neighbour(self, pipe: Pipe) -> None:
-        try:
-            for frame in pipe.receive():
-                for stream, bucket, offset, segment, position in decode(frame)["ends"]:
-                    for run in self._over.get(stream, ()):
-                        run.committed((stream, bucket), End(offset, segment, position))
-                        self._touched.add(run)
-                self._ask_for_hint(pipe)
-        except (PipeError, ProtocolError):
-            self._close_neighbour(pipe)
-
-    def _close_neighbour(self, pipe: Pipe) -> None:
-        if not pipe.closed:
-            self._life.poller.remove(pipe)
-            pipe.close()
+    def _on_hint(self, event: Event) -> None:
+        for stream, bucket, offset, segment, position in event["ends"]:
+            for run in self._over.get(stream, ()):
+                run.committed((stream, bucket), End(offset, segment, position))
+                self._touched.add(run)
+        self._hint_asked = False
+        if self._desk.clients:
+            self._ask_for_hint()
 
 
 def _whole(value: object) -> int:

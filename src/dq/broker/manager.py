@@ -1,4 +1,4 @@
-"""The BrokerManager's process: registry, router, supervisor, and the one door by which clients come in. It carries no records."""
+"""The BrokerManager's process: registry, router, supervisor, and the one door for clients. It carries no records."""
 
 from __future__ import annotations
 
@@ -60,9 +60,10 @@ class Manager:
         self._registry = Registry()
         self._strangers: dict[Pipe, float] = {}
         self._controls: dict[Pipe, Control] = {}
-        self._requests: dict[int, tuple[Event, Callable[[Event], None]]] = {}
+        self._requests: dict[int, tuple[Supervised, Event, Callable[[Event], None]]] = {}
         self._next_request = 0
         self._stopping = False
+        self._stop_seconds = LIMITS.stop_seconds
         self._was_ready = False
         self._empty_since: float | None = None
         self.on_ready: Callable[[], None] = lambda: None
@@ -145,7 +146,7 @@ class Manager:
 
     def _stop(self) -> None:
         """The door first, then the consumers' broker, then the publishers', within one limit of time."""
-        deadline = time.monotonic() + LIMITS.stop_seconds
+        deadline = time.monotonic() + self._stop_seconds
         if self._door is not None:
             self._poller.remove(self._door)
             self._door.close()
@@ -203,18 +204,18 @@ class Manager:
         """Asks a broker; `then` gets its answer, also when the broker has to be started again first."""
         self._next_request += 1
         event = Event(kind, _OWNER, {"request": self._next_request, **fields})
-        self._requests[self._next_request] = (event, then)
+        self._requests[self._next_request] = (broker, event, then)
         broker.send(event)
 
     def _resend_requests(self, broker: Supervised) -> None:
-        for event, _ in list(self._requests.values()):
-            if (event.type is EventType.OPEN) == (broker is self.publisher_broker):
+        for asked, event, _ in list(self._requests.values()):
+            if asked is broker:
                 broker.send(event)
 
     def _answered(self, event: Event) -> None:
-        _, then = self._requests.pop(event["request"], (None, None))
-        if then is not None:
-            then(event)
+        asked = self._requests.pop(event["request"], None)
+        if asked is not None:
+            asked[2](event)
 
     # --- the door --------------------------------------------------------------------------------------------------
 
@@ -301,6 +302,7 @@ class Manager:
         request = event["request"]
         if event.type is EventType.SHUTDOWN:
             self._reply(control.pipe, Event(EventType.ACK, _OWNER, {"request": request}))
+            self._stop_seconds = min(event.get("seconds", LIMITS.stop_seconds), LIMITS.stop_seconds)
             self.ask_to_stop()
         elif event.type is EventType.OPEN:
             fields = {name: event[name] for name in ("stream", "create", "settings")}

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
+from dq.broker.desk import Desk, Neighbour, Served, nack
 from dq.broker.life import ExitCode, Life, Setup, prepare
 from dq.config import LIMITS
 from dq.errors import (
@@ -26,10 +27,10 @@ from dq.log.backend import Batch, End, StorageWriter, Stored
 from dq.log.catalog import Catalog, OpenStream, make_directory
 from dq.log.layout import Layout
 from dq.log.locks import HeldLock, hold
-from dq.model.event import Event, EventOwner, EventType, decode
-from dq.model.names import DEAD_LETTER_SUFFIX, check_name, check_new_stream
+from dq.model.event import Event, EventOwner, EventType
+from dq.model.names import DEAD_LETTER_SUFFIX, check_client_id, check_name, check_new_stream
 from dq.model.settings import StreamSettings
-from dq.transport.pipe import Broken, Ended, Pipe, PipeError
+from dq.transport.pipe import Pipe
 
 if TYPE_CHECKING:
     from multiprocessing.queues import Queue
@@ -39,14 +40,14 @@ _OWNER = EventOwner.PUBLISHER_BROKER
 Shard = tuple[str, int]
 
 
-class PublisherClient:
-    """One registered publisher: its pipe and the stream it writes to."""
+class PublisherClient(Served):
+    """A publisher, and the stream it writes to."""
 
-    __slots__ = ("answers", "id", "pid", "pipe", "stream")
+    __slots__ = ("stream",)
 
-    def __init__(self, pipe: Pipe, publisher: str, pid: int, stream: OpenStream) -> None:
-        self.pipe, self.id, self.pid, self.stream = pipe, publisher, pid, stream
-        self.answers: list[Event] = []
+    def __init__(self, pipe: Pipe, client: str, pid: int, stream: OpenStream) -> None:
+        super().__init__(pipe, client, pid)
+        self.stream = stream
 
 
 class Staged:
@@ -68,11 +69,10 @@ class PublisherBroker:
         self._life = life
         self._catalog = Catalog(life.files, life.root, LIMITS)
         self._lock: HeldLock | None = None
-        self._clients: dict[str, PublisherClient] = {}
-        self._answering: set[PublisherClient] = set()
+        self._desk: Desk[PublisherClient] = Desk(life, _OWNER, self._on_write, self._left)
+        self._neighbour = Neighbour(life, self._on_neighbour_event)
         self._staged: dict[Shard, tuple[StorageWriter, list[Staged]]] = {}
         self._syncers = ThreadPoolExecutor(max_workers=8, thread_name_prefix="dq-sync")
-        self._neighbour: Pipe | None = None
         self._hints_wanted = False
         self._hints: dict[Shard, End] = {}
         self._commits = self._batches = self._records = 0
@@ -82,9 +82,7 @@ class PublisherBroker:
     def start(self) -> dict[str, object]:
         layout = Layout(self._life.root)
         make_directory(self._life.files, layout.streams)
-        self._lock = hold(
-            layout.streams_lock, LIMITS.lock_wait_seconds, "the streams are written by another publisher broker"
-        )
+        self._lock = hold(layout.streams_lock, LIMITS.lock_wait_seconds, "the streams are written by another publisher broker")
         self._catalog.open()
         for stream, error in self._catalog.errors.items():
             log.error("stream %s is closed: %s", stream, error)
@@ -95,8 +93,8 @@ class PublisherBroker:
 
     def stop(self) -> None:
         self._syncers.shutdown()
-        for client in list(self._clients.values()):
-            self._drop(client, "the broker stops")
+        for client in list(self._desk.clients.values()):
+            self._desk.forget(client)
         self._catalog.close(clean=self._life.exit_code is ExitCode.DONE)
         if self._lock is not None:
             self._lock.release()
@@ -108,7 +106,7 @@ class PublisherBroker:
             self._do(event)
         except DqError as error:
             echoed = ("stream", "publisher", "sequence") if event.type is EventType.WRITE else ("request",)
-            self._life.tell(_nack(error, {name: event[name] for name in echoed if name in event.fields}))
+            self._life.tell(nack(_OWNER, error, **{name: event[name] for name in echoed if name in event.fields}))
 
     def _do(self, event: Event) -> None:
         if event.type is EventType.OPEN:
@@ -162,7 +160,7 @@ class PublisherBroker:
         return {
             "streams": streams,
             "closed": {name: str(error) for name, error in self._catalog.errors.items()},
-            "publishers": {client.id: {"pid": client.pid, "stream": client.stream.name} for client in self._clients.values()},
+            "publishers": {c.id: {"pid": c.pid, "stream": c.stream.name} for c in self._desk.clients.values()},
             "commits": self._commits,
             "batches": self._batches,
             "records": self._records,
@@ -171,34 +169,24 @@ class PublisherBroker:
     # --- clients ---------------------------------------------------------------------------------------------------
 
     def on_client(self, event: Event, sock: socket.socket) -> None:
-        pipe = Pipe(sock, self._life.poller.scratch)
-        publisher = event["id"]
+        desk, publisher = self._desk, event["id"]
+        pipe = desk.pipe(sock)
         try:
-            if len(self._clients) >= LIMITS.clients_max:
-                raise ProtocolError(f"this broker serves {LIMITS.clients_max} publishers already")
+            desk.check_room()
+            check_client_id(publisher)
             stream = self._open(event["stream"], create=event.get("create", False), wish=event.get("settings", {}))
         except DqError as error:
-            _last_words(pipe, _nack(error))
-            self._life.tell(Event(EventType.CLOSE, _OWNER, {"id": publisher}))
+            desk.refuse(pipe, publisher, error)
             return
-        if publisher in self._clients:  # its old connection has not ended yet
-            self._forget(self._clients[publisher])
+        old = desk.clients.get(publisher)
+        if old is not None:  # its old connection has not ended yet
+            desk.forget(old)
         client = PublisherClient(pipe, publisher, event["pid"], stream)
-        self._clients[publisher] = client
-        self._life.poller.add(pipe, lambda: self._read(client))
-        self._answer(client, Event(EventType.ACK, _OWNER, {"opened": describe(stream)}))
+        desk.admit(client)
+        desk.answer(client, Event(EventType.ACK, _OWNER, {"opened": describe(stream)}))
 
-    def _read(self, client: PublisherClient) -> None:
-        try:
-            for frame in client.pipe.receive():
-                self._on_write(client, decode(frame))
-        except Ended:
-            self._drop(client, "")
-        except (PipeError, ProtocolError) as error:
-            log.warning("publisher %s (pid %d) is cut off: %s", client.id, client.pid, error)
-            self._answer(client, _nack(ProtocolError(str(error))))
-            self._flush_answers()
-            self._drop(client, str(error))
+    def _left(self, client: PublisherClient) -> None:
+        log.info("publisher %s (pid %d) of stream %s left", client.id, client.pid, client.stream.name)
 
     def _on_write(self, client: PublisherClient, event: Event) -> None:
         if event.type is EventType.CLOSE:
@@ -217,7 +205,7 @@ class PublisherBroker:
         except ProtocolError:
             raise
         except DqError as error:
-            self._answer(client, _nack(error, {"bucket": bucket, "sequence": sequence}))
+            self._desk.answer(client, nack(_OWNER, error, bucket=bucket, sequence=sequence))
 
     def _stage(self, client: PublisherClient | None, stream: OpenStream, bucket: int, batch: Batch) -> None:
         writer = stream.writers[bucket]
@@ -239,8 +227,7 @@ class PublisherBroker:
         if self._staged:
             staged, self._staged = self._staged, {}
             self._commit(staged)
-        if self._answering:
-            self._flush_answers()
+        self._desk.flush()
         if self._hints and self._hints_wanted:
             self._send_hints()
 
@@ -274,89 +261,38 @@ class PublisherBroker:
         self._records += stored.count
         if staged.client is not None:
             fields = {"bucket": staged.bucket, "sequence": staged.sequence, "first": stored.first, "count": stored.count}
-            self._answer(staged.client, Event(EventType.ACK, _OWNER, fields))
+            self._desk.answer(staged.client, Event(EventType.ACK, _OWNER, fields))
         else:
             self._life.tell(Event(EventType.ACK, _OWNER, self._dead_letter_fields(staged)))
 
     def _answer_failed(self, staged: Staged, error: DqError) -> None:
         if staged.client is not None:
-            self._answer(staged.client, _nack(error, {"bucket": staged.bucket, "sequence": staged.sequence}))
+            self._desk.answer(staged.client, nack(_OWNER, error, bucket=staged.bucket, sequence=staged.sequence))
         else:
-            self._life.tell(_nack(error, self._dead_letter_fields(staged)))
+            self._life.tell(nack(_OWNER, error, **self._dead_letter_fields(staged)))
 
     @staticmethod
     def _dead_letter_fields(staged: Staged) -> dict[str, object]:
         return {"stream": staged.stream, "sequence": staged.sequence, "publisher": staged.publisher}
 
-    def _answer(self, client: PublisherClient, event: Event) -> None:
-        client.answers.append(event)
-        self._answering.add(client)
-
-    def _flush_answers(self) -> None:
-        """One write a client, however many of its batches were in the commit."""
-        answering, self._answering = self._answering, set()
-        for client in answering:
-            answers, client.answers = client.answers, []
-            if client.pipe.closed:
-                continue
-            try:
-                client.pipe.send_all(answers)
-                self._life.poller.watch_writes(client.pipe, lambda _, broken, c=client: self._drop(c, str(broken)))  # type: ignore[misc]
-            except Broken as error:
-                self._drop(client, str(error))
-
-    def _drop(self, client: PublisherClient, reason: str) -> None:
-        if self._clients.get(client.id) is client:
-            del self._clients[client.id]
-            self._life.tell(Event(EventType.CLOSE, _OWNER, {"id": client.id}))
-        log.info("publisher %s (pid %d) left %s", client.id, client.pid, reason)
-        self._forget(client)
-
-    def _forget(self, client: PublisherClient) -> None:
-        if not client.pipe.closed:
-            self._life.poller.remove(client.pipe)
-            client.pipe.close()
-
     # --- the hint to the other broker ------------------------------------------------------------------------------
 
     def on_neighbour(self, sock: socket.socket) -> None:
-        if self._neighbour is not None and not self._neighbour.closed:
-            self._life.poller.remove(self._neighbour)
-            self._neighbour.close()
-        pipe = self._neighbour = Pipe(sock, self._life.poller.scratch)
-        self._life.poller.add(pipe, lambda: self._read_neighbour(pipe))
+        self._neighbour.attach(sock)
         self._hints_wanted = False
         for name, stream in self._catalog.streams.items():
             for bucket, writer in enumerate(stream.writers):
                 self._hints[name, bucket] = writer.end
 
-    def _read_neighbour(self, pipe: Pipe) -> None:
-        """The other broker asks for the next hint when it wants one: a broker with nobody to serve is never woken."""
-        try:
-            for frame in pipe.receive():
-                decode(frame)
-                self._hints_wanted = True
-        except (PipeError, ProtocolError):
-            self._close_neighbour(pipe)
+    def _on_neighbour_event(self, _event: Event) -> None:
+        """The other broker asks for the next hint when it wants one: one with nobody to serve is never woken."""
+        self._hints_wanted = True
 
     def _send_hints(self) -> None:
-        pipe = self._neighbour
-        if pipe is None or pipe.closed:
-            return
         ends = [[stream, bucket, end.offset, end.segment, end.position] for (stream, bucket), end in self._hints.items()]
-        self._hints_wanted = False
-        try:
-            pipe.send(Event(EventType.COMMITTED, _OWNER, {"ends": ends}))
-            self._life.poller.watch_writes(pipe, lambda broken_pipe, _: self._close_neighbour(broken_pipe))
-        except Broken:
-            self._close_neighbour(pipe)
-            return
-        self._hints.clear()
-
-    def _close_neighbour(self, pipe: Pipe) -> None:
-        if not pipe.closed:
-            self._life.poller.remove(pipe)
-            pipe.close()
+        if self._neighbour.send(Event(EventType.COMMITTED, _OWNER, {"ends": ends})):
+            self._hints_wanted = False
+            self._hints.clear()
 
 
 def _committed(writer: StorageWriter) -> End | DqError:
@@ -381,19 +317,6 @@ def _unknown(name: str, known: dict[str, OpenStream]) -> UnknownStream:
     near = get_close_matches(name, list(known), n=3)
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"there are {len(known)} streams"
     return UnknownStream(f"there is no stream {name!r}: {hint} A Publisher makes a missing stream unless create=False")
-
-
-def _nack(error: DqError, fields: dict[str, object] | None = None) -> Event:
-    return Event(EventType.NACK, _OWNER, {**(fields or {}), "error": type(error).__name__, "message": str(error)})
-
-
-def _last_words(pipe: Pipe, event: Event) -> None:
-    """Answers a client that cannot be served and closes; what the kernel took is still read by it."""
-    try:
-        pipe.send(event)
-    except Broken:
-        log.info("a client left before it could be refused")
-    pipe.close()
 
 
 def main(setup: Setup, inbox: Queue[bytes], outbox: Queue[bytes], handover: socket.socket) -> None:

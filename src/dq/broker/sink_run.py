@@ -1,4 +1,4 @@
-"""One sink at work: its core, its log, and the logs it reads. It turns offers into TASK events and intents into dead letters."""
+"""One sink at work: its core, its log, the logs it reads. Offers become TASK events, intents become dead letters."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ from dq.model.dead_letter import DeadLetter
 from dq.model.event import Event, EventOwner, EventType
 from dq.model.names import check_name, dead_letter_stream
 from dq.model.settings import SinkSettings
+from dq.transport.frames import Buffer
 
 log = logging.getLogger("dq")
 _OWNER = EventOwner.CONSUMER_BROKER
 Shard = tuple[str, int]
-Push = tuple[str, list[bytes | memoryview]]
+Push = tuple[str, list[Buffer]]
 # A turn hands out so many leases at the most, so that one deep backlog does not keep the others' answers waiting.
 _LEASES_A_TURN = 16
 _NOTES_MAX = 1_000

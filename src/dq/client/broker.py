@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -145,9 +146,7 @@ class Broker:
         return f"<{type(self).__name__} of {self.root}>"
 
 
-def connect(
-    path: str | os.PathLike[str] | None = None, *, start: bool = False, log_level: int = logging.WARNING
-) -> Broker:
+def connect(path: str | os.PathLike[str] | None = None, *, start: bool = False, log_level: int = logging.WARNING) -> Broker:
     """Attaches to the broker that serves a data directory.
 
     Args:
@@ -164,8 +163,6 @@ def connect(
     except BrokerNotRunning:
         if not start:
             raise
-    try:
+    with contextlib.suppress(BrokerRunning):  # another process may start one at the same moment
         start_detached(root, log_level)
-    except BrokerRunning:
-        pass  # another process started one at the same moment
     return Broker(root)

@@ -91,20 +91,22 @@ class Consumer:
             BrokerLost: the broker did not come back within `reconnect_timeout`.
         """
         self._link.check()
-        take = self._hand.ready.popleft
         self._iterating += 1
         try:
             while not self._stopped:
-                try:
-                    lease, offset, fields = take()
-                except IndexError:
-                    if not self._next_lease():
+                for lease, offset, fields in self._hand.ready:
+                    try:
+                        task = Task(lease, offset, fields)
+                    except (KeyError, TypeError, ValueError):
+                        self._hand.decide(lease, (offset, offset + 1), Outcome.DEAD_LETTER, reason="the record has no payload")
+                        continue
+                    yield task
+                    if task.outcome is None:
+                        self._left_unsettled(task)
+                    if self._stopped:
                         return
-                    continue
-                task = Task(lease, offset, fields)
-                yield task
-                if task.outcome is None:
-                    self._left_unsettled(task)
+                if not self._next_lease():
+                    return
         finally:
             self._iterating -= 1
             if not self._iterating:
@@ -128,11 +130,11 @@ class Consumer:
         idle_until = None if self._idle_timeout is None else time.monotonic() + self._idle_timeout
         while not self._stopped:
             if not self._refilling.acquire(timeout=0.05):
-                if self._hand.ready:
+                if self._hand.ready_count:
                     return True
                 continue
             try:
-                if self._hand.ready:
+                if self._hand.ready_count:
                     return True
                 if self._hand.refill(time.monotonic()):
                     self._flush()

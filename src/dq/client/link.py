@@ -22,6 +22,7 @@ from dq import errors
 from dq.config import LIMITS
 from dq.errors import BrokerError, BrokerLost, Closed, DqError, Forked, ProtocolError
 from dq.model.event import Event, EventType, decode
+from dq.transport.frames import Buffer
 from dq.transport.peer import Peer
 
 log = logging.getLogger("dq")
@@ -111,7 +112,7 @@ class Link:
         """Whether there is a connection now."""
         return self._whole.is_set()
 
-    def send(self, *parts: bytes | bytearray | memoryview) -> bool:
+    def send(self, *parts: Buffer) -> bool:
         """Sends one frame; False when the connection is lost: the session sends again what matters once it is back."""
         if not self._whole.is_set():
             return False
@@ -134,8 +135,19 @@ class Link:
 
     # --- reading ---------------------------------------------------------------------------------------------------
 
-    def wait(self, done: Callable[[], bool], deadline: float | None, follow: Callable[[float | None], object]) -> bool:
+    def wait(
+        self,
+        done: Callable[[], bool],
+        deadline: float | None,
+        follow: Callable[[float | None], object],
+        *,
+        returns: bool = False,
+    ) -> bool:
         """Reads until `done()` or until `deadline` (monotonic seconds); where another thread reads, waits by `follow(seconds)`.
+
+        Args:
+            returns: this thread will be here again soon, so no other one need read meanwhile. Two threads that take turns
+                with every batch cost more than the batch.
 
         Returns whether it is done.
         """
@@ -149,8 +161,8 @@ class Link:
                     self._read_until(done, deadline)
                 finally:
                     self._reading.release()
-                if self._session.busy():
-                    self._wanted.set()
+                if not returns and self._session.busy():
+                    self.wake()
             else:
                 follow(left)
         return True

@@ -14,6 +14,9 @@ from dq.config import LIMITS
 from dq.errors import DqError
 from dq.model.event import EventType
 
+# The manager kills what has not stopped within the limit; it is killed itself when it has not managed that either.
+_MARGIN_SECONDS = 1.0
+
 
 class BrokerManager(Broker):
     """The broker of a data directory, started by this process. A context manager.
@@ -51,9 +54,10 @@ class BrokerManager(Broker):
             for publisher in list(self._publishers.values()):
                 publisher.close()
             self._publishers.clear()
-            self.ask(EventType.SHUTDOWN, {})
+            if self._process.poll() is None:  # else another manager may serve the directory by now
+                self.ask(EventType.SHUTDOWN, {"seconds": timeout})
         super().close()
-        self._end(timeout)
+        self._end(timeout + _MARGIN_SECONDS)
 
     def _end(self, timeout: float) -> None:
         process, self._process = self._process, None

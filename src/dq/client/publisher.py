@@ -207,9 +207,7 @@ class Publisher:
         with batcher.lock:
             return batcher.add(line, key, topic, urgent=urgent, now=0.0 if urgent else time.monotonic())
 
-    def line_of(
-        self, payload: Any, key: str | None, topic: str | None, name: str, headers: Mapping[str, str] | None
-    ) -> bytes:
+    def line_of(self, payload: Any, key: str | None, topic: str | None, name: str, headers: Mapping[str, str] | None) -> bytes:
         """The record's line, checked."""
         if key is not None and type(key) is not str:
             raise InvalidPayload(f"a key is a str, not {type(key).__name__}: convert it first")
@@ -236,7 +234,11 @@ class Publisher:
     def wait_for_window(self, draft: Draft, bucket: int) -> None:
         """Blocks until the batch before this one could be sent."""
         batcher = self._ready()
-        self._link.wait(lambda: not batcher.window_full(bucket) or draft.done, None, self._follow_space)
+        self._link.wait(lambda: not batcher.window_full(bucket) or draft.done, None, self._follow_space, returns=True)
+
+    def read_answers(self) -> None:
+        """Takes in the answers that have come."""
+        self._link.read_ready()
 
     def wait_for(self, draft: Draft) -> None:
         """Blocks until the outcome of a batch is known."""
@@ -365,6 +367,8 @@ class _Flight:
         self._sent.append(draft)
         if batcher.window_full(draft.bucket):
             self._publisher.wait_for_window(draft, draft.bucket)
+        else:
+            self._publisher.read_answers()
         self._collect()
 
     def _collect(self) -> None:
@@ -397,4 +401,3 @@ def too_large(line: bytes) -> PublishError:
         f"a record of {len(line)} bytes: at most {LIMITS.record_bytes_max} are taken. "
         "Put the payload into a file or an object store and publish its path"
     )
-

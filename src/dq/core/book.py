@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
-from dq.core.leases import Hand, Lease, Shard
+from dq.core.leases import Hand, Lease, Own, Shard
 from dq.core.ledger import Burned, Ledger
 from dq.core.notes import Notebook
 from dq.core.ranges import Range, RangeSet
@@ -180,9 +181,7 @@ class Book:
         ledger.step(offset, Step.RETRY, lease)
         ledger.delayed[offset] = delay
         self.counters.retried += 1
-        self._burn(
-            "retry", ledger, lease, offset, error, deadly, {"after": delay} | ({"deadly": True} if deadly else {})
-        )
+        self._burn("retry", ledger, lease, offset, error, deadly, {"after": delay} | ({"deadly": True} if deadly else {}))
 
     def overdue(self, ledger: Ledger, lease: Lease, offset: int, error: str) -> None:
         """A record passed a deadline of its own; its consumer lives on."""
@@ -197,7 +196,7 @@ class Book:
 
     def abandon(self, lease: Lease, offset: int) -> None:
         """A client left a record of a lease unsettled: it has a deadline of its own, to be set by the caller."""
-        lease.own = {**(lease.own or {}), offset: True}
+        lease.own = {**(lease.own or {}), offset: Own(inf, left=True)}
         self.notes.add({"abandon": lease.number, "offset": offset})
 
     def intend(self, ledger: Ledger, lease: Lease | None, letter: DeadLetter) -> None:

@@ -37,13 +37,15 @@ class Deadlines(Generic[Key]):
         if old is None or when < old:
             self._push(key, when)
 
+    def hasten(self, key: Key, when: float) -> None:
+        """Makes `key` due at `when` at the latest."""
+        old = self._when.get(key)
+        if old is None or when < old:
+            self.set(key, when)
+
     def cancel(self, key: Key) -> None:
         """Forgets `key`; one that is unknown is none the worse for it."""
         self._when.pop(key, None)
-
-    def get(self, key: Key) -> float | None:
-        """When `key` is due."""
-        return self._when.get(key)
 
     def first(self) -> float | None:
         """When the next key is due; None where nothing is to be waited for."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from dq.core.ranges import Range, RangeSet
 from dq.core.states import State
 
@@ -52,6 +54,18 @@ class Hand:
         self.watched = False
 
 
+class Own(NamedTuple):
+    """A deadline that one record of a lease has for itself.
+
+    Attributes:
+        due: when it is over; renewing the lease does not move it.
+        left: the client left the record unsettled; False if it extended it.
+    """
+
+    due: float
+    left: bool
+
+
 class Lease:
     """One lease.
 
@@ -63,8 +77,7 @@ class Lease:
         size: bytes of what is in hand, as if all its records were of one size.
         state: LEASED, or ISOLATED for a suspect that is leased alone.
         deadline: when it expires unless it is renewed.
-        own: records with a deadline of their own, which `deadline` does not touch; True for one that its client left
-            unsettled, False for one that it extended. None for none.
+        own: records with a deadline of their own, which `deadline` does not touch; None for none.
     """
 
     __slots__ = ("deadline", "first", "hand", "number", "open", "own", "shard", "size", "state", "stop")
@@ -79,7 +92,7 @@ class Lease:
         self.size = size
         self.state = state
         self.deadline = 0.0
-        self.own: dict[int, bool] | None = None
+        self.own: dict[int, Own] | None = None
         hand.leases[number] = self
         hand.records += stop - first
         hand.size += size
@@ -96,7 +109,7 @@ class Lease:
             self.hand.size -= freed
             self.hand.records -= taken
             if self.own:
-                self.own = {offset: left for offset, left in self.own.items() if not first <= offset < stop}
+                self.own = {offset: own for offset, own in self.own.items() if not first <= offset < stop}
         return parts
 
     def end(self) -> None:
@@ -104,6 +117,14 @@ class Lease:
         self.hand.leases.pop(self.number, None)
         if self.state is State.ISOLATED:
             self.hand.alone = False
+
+    def due(self) -> float:
+        """When it is to be looked at next."""
+        return min(self.deadline, *(own.due for own in self.own.values())) if self.own else self.deadline
+
+    def overdue(self, now: float) -> list[int]:
+        """The records whose own deadlines are over."""
+        return [offset for offset, own in (self.own or {}).items() if own.due <= now]
 
     def under_deadline(self) -> RangeSet:
         """What in hand lives by the deadline of the lease: all but the records with one of their own."""

@@ -172,6 +172,11 @@ class Ledger:
         burned = self.burned.get(offset)
         self.step(offset, Step.READY_ALONE if burned is not None and burned.deadly else Step.READY)
 
+    def end_delays(self, first: int, stop: int) -> None:
+        """All delays within a range are over."""
+        for offset in _keys_within(self.delayed, first, stop):
+            self.ready_now(offset)
+
     def give(self, lease: Lease, step: Step, first: int, stop: int) -> None:
         """The same step for all records of a range that a lease has in hand.
 

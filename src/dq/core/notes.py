@@ -26,7 +26,7 @@ At the head of a segment, the state so far; the first of these makes all earlier
         "suspects":[],"delayed":[[120,0.05]],"burned":[[120,1,"ValueError: …",false]]}       (one line)
     {"held":17,"stream":"emails","bucket":0,"first":100,"count":50,"bytes":10500,"to":"c-ab12","open":[[140,150]],
         "left":[140],"alone":false}                                                   left: abandoned       (one line)
-    {"ended":16,"stream":"emails","bucket":0,"first":50,"count":50,"to":"c-ab12"}     a late ack of it still counts
+    {"ended":16,"stream":"emails","bucket":0,"first":50,"count":50,"bytes":0,"to":"c-ab12"}      for late acks
     {"group":4,"members":[["emails",0,[[120,150]]]]}
     {"dying":0, …}                                                                    as "intent"
 

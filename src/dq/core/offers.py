@@ -105,13 +105,17 @@ class Offers:
         if hand.records == 0:
             self._suspected.move_to_end(shard)
             return _offer(hand, ledger, suspect, 1, alone=True)
-        if self.isolator is None or self.isolator.silent:
+        if self.isolator is None or not self._drains(self.isolator):
             self.isolator = hand
         return None
 
+    def _drains(self, isolator: Hand) -> bool:
+        """Whether a consumer will still take a suspect; not if it fell silent or wants no more records."""
+        return isolator.alone or (isolator.credit > 0 and not isolator.silent)
+
 
 def _offer(hand: Hand, ledger: Ledger, first: int, count: int, *, alone: bool) -> Offer:
-    if not ledger.burned:
+    if not ledger.burned or first >= ledger.next:  # what is new has burned nothing
         return Offer(hand.name, ledger.shard, first, count, alone, None, None)
     burned = ledger.burned_within(first, first + count)
     attempts = {offset: each.attempts for offset, each in burned.items()}

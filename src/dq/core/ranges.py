@@ -86,13 +86,6 @@ class RangeSet:
         inner = ([first] if low & 1 else []) + edges[low:high] + ([stop] if high & 1 else [])
         return list(zip(inner[::2], inner[1::2], strict=True))
 
-    def gaps(self, first: int, stop: int) -> list[Range]:
-        """What of a range is not there, as sorted ranges."""
-        missing = RangeSet(first, stop)
-        for there in self.within(first, stop):
-            missing.discard(*there)
-        return list(missing)
-
     def covers(self, first: int, stop: int) -> bool:
         """Whether all of a range that is not empty is there."""
         place = bisect_right(self._edges, first)
@@ -110,11 +103,6 @@ class RangeSet:
         stop = min(self._edges[1], first + count)
         self.discard(first, stop)
         return first, stop
-
-    def clear(self) -> None:
-        """Takes everything out."""
-        self._edges.clear()
-        self.count = 0
 
     def __contains__(self, offset: int) -> bool:
         return bisect_right(self._edges, offset) & 1 == 1

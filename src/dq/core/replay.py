@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, fields
+from math import inf
 from typing import Any
 
 from dq.core.book import Book, Counters, lease_note, letter_note
-from dq.core.leases import Lease, Shard
+from dq.core.leases import Lease, Own, Shard
 from dq.core.ledger import Burned, Ledger
 from dq.core.ranges import Range, RangeSet
 from dq.core.states import IllegalStep, State
@@ -45,7 +46,7 @@ def snapshot(book: Book) -> list[bytes]:
     notes = [head | {"next_intents": book.next_intents, "counters": asdict(book.counters)}]
     notes += [_cursor_note(ledger) for _, ledger in sorted(book.ledgers.items())]
     for _, lease in sorted(book.leases.items()):
-        left = sorted(offset for offset, is_left in (lease.own or {}).items() if is_left)
+        left = sorted(offset for offset, own in (lease.own or {}).items() if own.left)
         alone = lease.state is State.ISOLATED
         notes.append(lease_note("held", lease) | {"open": list(lease.open), "left": left, "alone": alone})
     notes += [lease_note("ended", lease) for lease in book.ended.values()]
@@ -121,8 +122,7 @@ def _replay_lease(book: Book, note: Note) -> None:
     ledger = _ledger(book, note)
     first, stop = note["first"], note["first"] + note["count"]
     # The end of a delay is not noted: that a record was leased shows that its delay was over.
-    for offset in [offset for offset in ledger.delayed if first <= offset < stop]:
-        ledger.ready_now(offset)
+    ledger.end_delays(first, stop)
     source = State.SUSPECT if note.get("alone") else State.WAITING
     book.next_lease = note["lease"]
     book.lease(book.hand(note["to"]), ledger, source, first, stop, note["bytes"])
@@ -136,7 +136,7 @@ def _replay_held(book: Book, note: Note) -> None:
     lease.hand.records -= lease.open.count
     lease.open = RangeSet.of(note["open"])
     lease.hand.records += lease.open.count
-    lease.own = dict.fromkeys(note["left"], True) or None
+    lease.own = {offset: Own(inf, left=True) for offset in note["left"]} or None
     book.leases[lease.number] = ledger.leases[lease.number] = lease
 
 

@@ -22,7 +22,7 @@ from typing import Any
 from dq.config import Limits
 from dq.core.book import Book
 from dq.core.deadlines import Deadlines
-from dq.core.leases import Hand, Lease, Shard
+from dq.core.leases import Hand, Lease, Own, Shard
 from dq.core.ledger import Ledger
 from dq.core.offers import Offers
 from dq.core.ranges import Range
@@ -43,7 +43,7 @@ class Rules:
     Attributes:
         book: the lasting state.
         offers: who gets what next.
-        deadlines: by ("look", consumer), ("back", consumer), ("own", lease, offset) or ("ready", shard, offset).
+        deadlines: by ("look", consumer), ("back", consumer) or ("ready", shard, offset).
     """
 
     def __init__(self, settings: SinkSettings, limits: Limits, jitter: Random) -> None:
@@ -140,42 +140,41 @@ class Rules:
     def watch(self, hand: Hand) -> None:
         """Has the leases of a consumer looked at when the first of them may be over.
 
-        One entry a consumer, not one a lease or a renewal: leases are many, and nearly all end long before their time.
+        One entry a consumer, not one a lease, a renewal or an extension: leases are many, and nearly all end long
+        before their time.
         """
-        due = min((lease.deadline for lease in hand.leases.values()), default=None)
+        due = min((lease.due() for lease in hand.leases.values()), default=None)
         hand.watched = due is not None
         if due is not None:
             self.deadlines.set(("look", hand.name), due)
 
     def set_own(self, lease: Lease, offset: int, due: float) -> None:
         """Gives a record of a lease a deadline of its own."""
-        lease.own = {offset: False, **(lease.own or {})}
-        self.deadlines.set(("own", lease.number, offset), due)
+        own = lease.own or {}
+        left = offset in own and own[offset].left
+        lease.own = {**own, offset: Own(due, left)}
+        self.deadlines.hasten(("look", lease.hand.name), due)
 
     def look(self, now: float, consumer: str) -> int:
-        """Loses the leases of a consumer that were not renewed. Returns how many."""
+        """Takes from a consumer the leases that were not renewed and the records past their own deadlines. Returns how
+        many of both."""
         hand = self.book.hands.get(consumer)
         if hand is None or hand.returning:
             return 0
-        over = [lease for lease in hand.leases.values() if lease.deadline <= now]
+        leases = list(hand.leases.values())
+        over = [lease for lease in leases if lease.deadline <= now]
         lost = [(lease, list(ranges)) for lease in over if (ranges := lease.under_deadline())]
         if lost:
             # Stopped, maybe: it would lose whatever it was given now.
             hand.silent = now - hand.heard >= self._settings.ack_grace
             self.lose(hand, lost, EXPIRED, now)
         for lease in over:
-            # What is left of it lives by deadlines of its own.
-            lease.deadline = now + self._settings.ack_grace
+            lease.deadline = now + self._settings.ack_grace  # what is left of it lives by deadlines of its own
+        late = [(lease, offset) for lease in leases for offset in lease.overdue(now)]
+        for lease, offset in late:
+            self.burn(lease, offset, Step.OVERDUE, EXPIRED, EXPIRED.replace("_", " "), now)
         self.watch(hand)
-        return len(lost)
-
-    def own_over(self, now: float, number: int, offset: int) -> int:
-        """A record passed a deadline of its own."""
-        lease = self.book.leases.get(number)
-        if lease is None or offset not in (lease.own or ()):
-            return 0
-        self.burn(lease, offset, Step.OVERDUE, EXPIRED, EXPIRED.replace("_", " "), now)
-        return 1
+        return len(lost) + len(late)
 
     def delay_over(self, now: float, shard: Shard, offset: int) -> int:
         """The delay of a record is over, unless it was settled or leased meanwhile."""

@@ -41,9 +41,7 @@ class SinkCore:
         jitter: for the backoff of retries; one of its own by default.
     """
 
-    def __init__(
-        self, name: str, settings: SinkSettings, limits: Limits = LIMITS, jitter: Random | None = None
-    ) -> None:
+    def __init__(self, name: str, settings: SinkSettings, limits: Limits = LIMITS, jitter: Random | None = None) -> None:
         self.name = name
         self._grace = settings.ack_grace
         self._limits = limits
@@ -53,7 +51,6 @@ class SinkCore:
         self._deadlines = rules.deadlines
         self._when_due: dict[str, Callable[..., int]] = {
             "look": rules.look,
-            "own": rules.own_over,
             "ready": rules.delay_over,
             "back": self._not_back,
         }
@@ -184,7 +181,7 @@ class SinkCore:
             self._offers.waiting.add(hand)
 
     def withdraw(self, consumer: str) -> None:
-        """A consumer takes back the credit it has not used."""
+        """A consumer takes back the credit that it has not used: it gets nothing more until it grants some."""
         hand = self._book.hands.get(consumer)
         if hand is not None:
             hand.credit = 0

@@ -33,6 +33,7 @@ class BucketLog:
     """The `StorageWriter` of the `json` backend. One thread at a time; several logs may commit in several threads.
 
     Attributes:
+        identity: whose log it is; its epoch is what new segments get.
         end: the committed end. Nothing beyond it is ever announced.
         report: what opening found.
     """
@@ -47,7 +48,7 @@ class BucketLog:
         limits: Limits = LIMITS,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        self._files, self._directory, self._identity = files, directory, identity
+        self._files, self._directory, self.identity = files, directory, identity
         self._segment_bytes, self._limits, self._wall = segment_bytes, limits, wall
         self.end, self.report = recovered.end, recovered.report
         self._sizes, self._windows = recovered.sizes, recovered.windows
@@ -55,7 +56,7 @@ class BucketLog:
         self._failed: str | None = None
         self._committed_crc = recovered.crc
         # What is staged, and the end as it will be once that is committed. A commit goes into one segment.
-        self._parts: list[bytes] = []
+        self._parts: list[bytes | bytearray] = []
         self.staged_bytes, self._begins_segment = 0, False
         self._next, self._crc = recovered.end.offset, recovered.crc
 
@@ -119,11 +120,11 @@ class BucketLog:
         # A segment without a batch takes one, whatever its size: the next one would have the same name.
         self._begins_segment = not self._sizes or (end.position >= self._segment_bytes and end.offset > end.segment)
         if self._begins_segment:
-            header = SegmentHeader(end.offset, self._identity, now, self._committed_crc, self._windows.encode())
+            header = SegmentHeader(end.offset, self.identity, now, self._committed_crc, self._windows.encode())
             self._parts.append(encode_segment(header))
             self.staged_bytes = len(self._parts[0])
 
-    def _check(self, sequence: int, count: int, lines: bytes) -> None:
+    def _check(self, sequence: int, count: int, lines: bytes | bytearray) -> None:
         limits, size = self._limits, len(lines)
         if type(sequence) is not int or sequence < 0:
             raise ProtocolError(f"{sequence!r} is no sequence number: they count from 0")
@@ -214,7 +215,7 @@ class BucketLog:
     def _fail(self, why: str, kind: type[LogError], cause: Exception) -> NoReturn:
         self._failed = why
         self._drop_staged()
-        raise kind(f"{why}. {self._identity} takes no more records until the broker has started again") from cause
+        raise kind(f"{why}. {self.identity} takes no more records until the broker has started again") from cause
 
     def _drop_staged(self) -> None:
         self._windows.drop()
@@ -226,7 +227,7 @@ class BucketLog:
 
     def _check_usable(self) -> None:
         if self._failed is not None:
-            raise StreamReadOnly(f"{self._identity} takes no records: {self._failed}")
+            raise StreamReadOnly(f"{self.identity} takes no records: {self._failed}")
 
     # --- the rest ----------------------------------------------------------------------------------------------------
     def _open_again(self, path: Path) -> int:

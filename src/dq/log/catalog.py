@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -146,15 +146,25 @@ class Catalog:
     def _open_stream(self, name: str, mark: Any) -> OpenStream:
         check_directory(self._files, self._layout.stream(name))
         described = read_stream(self._files, self._layout.root, name)
-        if isinstance(mark, dict) and (mark.get("uuid"), mark.get("epoch")) == (described.uuid, described.epoch):
-            writers = self._open_buckets(described, mark.get("buckets"))
-            if all(writer.report.clean for writer in writers):
-                return _opened(described, writers)
-            _close(writers)
-        described = StreamDescription(name, described.uuid, described.epoch + 1, described.settings)
-        with mapped(self._layout.stream_file(name), "write"):
-            self._files.write_atomically(self._layout.stream_file(name), described.encode())
-        return _opened(described, self._open_buckets(described, None))
+        known = isinstance(mark, dict) and (mark.get("uuid"), mark.get("epoch")) == (described.uuid, described.epoch)
+        writers = self._open_buckets(described, mark.get("buckets") if known else None)
+        if not all(writer.report.clean for writer in writers):
+            try:
+                described = self._raise_epoch(described, writers)
+            except BaseException:
+                _close(writers)
+                raise
+        return _opened(described, writers)
+
+    def _raise_epoch(self, described: StreamDescription, writers: list[StorageWriter]) -> StreamDescription:
+        """On disk first: no segment may have an epoch that the stream has not."""
+        raised = replace(described, epoch=described.epoch + 1)
+        path = self._layout.stream_file(raised.name)
+        with mapped(path, "write"):
+            self._files.write_atomically(path, raised.encode())
+        for writer in writers:
+            writer.identity = replace(writer.identity, epoch=raised.epoch)
+        return raised
 
     def _open_buckets(self, described: StreamDescription, marks: Any) -> list[StorageWriter]:
         name, settings = described.name, described.settings

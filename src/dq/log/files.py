@@ -110,13 +110,13 @@ class Files:
         """At most `size` bytes; fewer only at the end of the file."""
         return os.pread(fd, size, position)
 
-    def pwritev(self, fd: int, parts: Sequence[bytes | memoryview], position: int) -> None:
+    def pwritev(self, fd: int, parts: Sequence[bytes | bytearray | memoryview], position: int) -> None:
         """Writes all of `parts`, as many system calls as that takes."""
         for begin in range(0, len(parts), _PARTS_MAX):
             group = parts[begin : begin + _PARTS_MAX]
             position += self._write_group(fd, group, sum(map(len, group)), position)
 
-    def _write_group(self, fd: int, group: Sequence[bytes | memoryview], size: int, position: int) -> int:
+    def _write_group(self, fd: int, group: Sequence[bytes | bytearray | memoryview], size: int, position: int) -> int:
         written = self.write_some(fd, group, position)
         if written < size:
             # A short write is rare and mostly the last sign before ENOSPC: one copy is cheaper than clever slicing.
@@ -125,7 +125,7 @@ class Files:
                 written += self.write_some(fd, [rest[written:]], position + written)
         return size
 
-    def write_some(self, fd: int, group: Sequence[bytes | memoryview], position: int) -> int:
+    def write_some(self, fd: int, group: Sequence[bytes | bytearray | memoryview], position: int) -> int:
         """One pwritev; may write less than all of it. Here a test makes writes short or fail."""
         return os.pwritev(fd, group, position)
 

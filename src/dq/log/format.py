@@ -90,12 +90,12 @@ def _json_object(line: bytes) -> dict[str, Any]:
 
 
 # --- batches ---------------------------------------------------------------------------------------------------------
-def count_lines(lines: bytes) -> int:
+def count_lines(lines: bytes | bytearray) -> int:
     """Newlines in `lines`. `bytes.count` looks at each byte (40 µs per 100 KB), `replace` leaps along them (8 µs)."""
     return len(lines) - len(lines.replace(b"\n", b""))
 
 
-def has_header_like(lines: bytes) -> bool:
+def has_header_like(lines: bytes | bytearray) -> bool:
     """True if a line begins as a batch header does."""
     return lines.startswith(BATCH_START) or _HEADER_LIKE.search(lines) is not None
 

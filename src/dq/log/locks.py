@@ -16,7 +16,7 @@ from typing import Self
 
 from filelock import FileLock, Timeout
 
-from dq.errors import BrokerError, InUse
+from dq.errors import BrokerError, InUse, LogError
 from dq.log.files import mapped
 
 _POLL_SECONDS = 0.01
@@ -57,10 +57,9 @@ def hold(path: Path, wait_seconds: float, what: str, error: type[BrokerError] = 
     while True:
         with mapped(path, "lock"):
             witness = os.open(path, _FLAGS, 0o600)
+        lock = FileLock(path, mode=0o600, thread_local=False)
         try:
-            lock = FileLock(path, mode=0o600, thread_local=False)
-            with mapped(path, "lock"):
-                lock.acquire(timeout=max(0.0, deadline - time.monotonic()), poll_interval=_POLL_SECONDS)
+            lock.acquire(timeout=max(0.0, deadline - time.monotonic()), poll_interval=_POLL_SECONDS)
             if _is_at(witness, path):
                 _write_pid(path)
                 return HeldLock(path, lock)
@@ -68,6 +67,8 @@ def hold(path: Path, wait_seconds: float, what: str, error: type[BrokerError] = 
             lock.release()
         except Timeout:
             raise error(f"{what} is in use by pid {holder(path)}, which holds {path}") from None
+        except OSError as failure:
+            raise LogError(f"cannot lock {path}: {failure.strerror or failure}") from failure
         finally:
             os.close(witness)
 

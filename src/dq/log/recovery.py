@@ -73,7 +73,7 @@ def damaged(path: Path, position: int, why: str) -> Damaged:
 
 def read_segment_header(files: Files, fd: int, size: int, path: Path) -> tuple[SegmentHeader, int]:
     """The header of an open segment and its length. Raises Malformed, NewerFormat (with path) or OSError."""
-    line = files.pread(fd, min(size, 4 * HEADER_BYTES_MAX), 0)
+    line = files.pread(fd, min(size, HEADER_BYTES_MAX), 0)
     if b"\n" not in line:
         line = files.pread(fd, min(size, SEGMENT_HEADER_BYTES_MAX), 0)
     length = line.find(b"\n") + 1
@@ -102,12 +102,24 @@ def clean_end(files: Files, directory: Path, mark: dict[str, Any], limits: Limit
     return Recovered(end, crc, sizes, windows, RecoveryReport(0, 0, None, clean=True))
 
 
+@dataclass(frozen=True, slots=True)
+class _Segment:
+    """A segment while it is read."""
+
+    first: int
+    path: Path
+    fd: int
+    size: int
+    last: bool
+
+
 class Recovery:
     """One reading of a whole log.
 
     Args:
-        visit: gets (segment, chunk, batches in it) of every segment; without it only the dedupe windows are gathered.
-        tail_bytes_max: what one flush can have left unconfirmed at most.
+        size_max: bytes of records that a batch can have.
+        tail_bytes_max: what can be unconfirmed at the end of the log at most.
+        visit: gets (segment, chunk, batches in it) of every segment; without it the dedupe windows are gathered.
     """
 
     def __init__(
@@ -122,7 +134,7 @@ class Recovery:
         visit: Visit | None = None,
     ) -> None:
         self._files, self._directory, self._identity, self._quarantine = files, directory, identity, quarantine
-        self._limits, self._size_max, self._tail_bytes_max, self._visit = limits, size_max, tail_bytes_max, visit
+        self._limits, self._tail_bytes_max, self._visit = limits, tail_bytes_max, visit
         self._walk = Walk(0, None, size_max)
         self._epoch = 0
         self._windows = Windows(limits)
@@ -141,9 +153,13 @@ class Recovery:
         for name in names:
             if name.endswith(TMP_SUFFIX):
                 self._quarantined = self._quarantine.take_file(f"{self._origin()}.{name}", self._directory / name)
-        segments = segments_among(names)
-        for first in segments:
-            self._read_segment(first, last=first == segments[-1])
+        firsts = segments_among(names)
+        if firsts:
+            self._flush_last(segment_path(self._directory, firsts[-1]))
+        for first in firsts:
+            # The last segment alone would do for the windows, but it may be one that was only being begun.
+            visit = self._visitor(first) if self._visit is not None or first in firsts[-2:] else None
+            self._read_segment(first, visit, last=first == firsts[-1])
         segment, position = next(reversed(self._sizes.items()), (0, 0))
         report = RecoveryReport(self._checked, self._torn_bytes, self._quarantined, clean=False)
         crc = int(self._walk.crc or "0", 16)
@@ -153,19 +169,12 @@ class Recovery:
         identity = self._identity
         return f"{identity.stream}.{identity.bucket}" if identity.kind == "stream" else f"sink:{identity.stream}"
 
-    # --- one segment -------------------------------------------------------------------------------------------------
-    def _read_segment(self, first: int, *, last: bool) -> None:
-        path = segment_path(self._directory, first)
-        with mapped(path, "read"):
-            fd = self._files.open_write(path) if last else self._files.open_read(path)
+    def _flush_last(self, path: Path) -> None:
+        with mapped(path, "open"):
+            fd = self._files.open_write(path)
             try:
-                if last:
-                    self._flush(fd, path)
-                size = self._files.size(fd)
-                good_end = self._check_segment(fd, first, size, path, last=last)
-                if good_end is not None:
-                    self._sizes[first] = good_end
-                self._checked += size
+                self._flush(fd, path)
+                self._files.drop_cache(fd)
             finally:
                 self._files.close(fd)
 
@@ -174,33 +183,46 @@ class Recovery:
             self._files.fdatasync(fd)
             self._files.sync_directory(self._directory)
         except OSError as error:
-            raise SyncFailed(
-                f"{path}: the disk did not confirm a flush ({error.strerror}); what it has is not known"
-            ) from error
-        self._files.drop_cache(fd)
+            why = f"the disk did not confirm a flush ({error.strerror}); what it has is not known"
+            raise SyncFailed(f"{path}: {why}") from error
 
-    def _check_segment(self, fd: int, first: int, size: int, path: Path, *, last: bool) -> int | None:
+    # --- one segment -------------------------------------------------------------------------------------------------
+    def _read_segment(self, first: int, visit: Callable[[bytes, list[Seen]], None] | None, *, last: bool) -> None:
+        path = segment_path(self._directory, first)
+        with mapped(path, "read"):
+            fd = self._files.open_write(path) if last else self._files.open_read(path)
+            try:
+                segment = _Segment(first, path, fd, self._files.size(fd), last)
+                good_end = self._check_segment(segment, visit)
+                if good_end is not None:
+                    self._sizes[first] = good_end
+                self._checked += segment.size
+            finally:
+                self._files.close(fd)
+
+    def _check_segment(self, segment: _Segment, visit: Callable[[bytes, list[Seen]], None] | None) -> int | None:
         """Where the segment ends, after what had to be cut; None when all of it went to quarantine."""
+        path, size = segment.path, segment.size
         try:
-            header, length = read_segment_header(self._files, fd, size, path)
+            header, length = read_segment_header(self._files, segment.fd, size, path)
         except Malformed as error:
-            self._judge_header(fd, first, size, path, str(error), last=last)
+            self._judge_header(segment, str(error))
             return None
-        self._check_place(header, first, path)
+        self._check_place(header, segment)
         try:
             self._windows = Windows.decode(header.publishers, self._limits)
         except Malformed as error:
             raise damaged(path, 0, f"the segment header is not what was written: {error}") from error
-        good_end, broken = scan(self._files, fd, path, length, size, self._walk, self._visitor(first, last=last))
+        good_end, broken = scan(self._files, segment.fd, path, length, size, self._walk, visit)
         if broken is not None:
-            self._judge_tail(fd, path, good_end, size, broken, last=last)
+            self._judge_tail(segment, good_end, broken)
         return good_end
 
-    def _visitor(self, segment: int, *, last: bool) -> Callable[[bytes, list[Seen]], None] | None:
-        if self._visit is not None:
-            visit = self._visit
-            return lambda chunk, seen: visit(segment, chunk, seen)
-        return self._gather if last else None  # the header of the last segment has what the ones before it say
+    def _visitor(self, first: int) -> Callable[[bytes, list[Seen]], None]:
+        visit = self._visit
+        if visit is None:
+            return self._gather
+        return lambda chunk, seen: visit(first, chunk, seen)
 
     def _gather(self, _: bytes, seen: list[Seen]) -> None:
         windows, at = self._windows, 0.0
@@ -208,55 +230,61 @@ class Recovery:
             windows.stage(publisher, sequence, checksum, first, count, at)
         windows.keep(at)
 
-    def _check_place(self, header: SegmentHeader, first: int, path: Path) -> None:
+    def _check_place(self, header: SegmentHeader, segment: _Segment) -> None:
         """The header is whole: is it the one that belongs here? Sets the walk to its first batch."""
-        ours, found = self._identity, header.identity
+        ours, found, path, first = self._identity, header.identity, segment.path, segment.first
         walk, prev = self._walk, f"{header.prev:08x}"
         if (found.kind, found.stream, found.bucket, found.uuid) != (ours.kind, ours.stream, ours.bucket, ours.uuid):
-            raise damaged(path, 0, f"the segment is of {found} with uuid {found.uuid}, not of {ours} with uuid {ours.uuid}")
-        if header.first != first:
-            raise damaged(path, 0, f"the segment says that it begins at offset {header.first}")
-        if self._sizes and first != walk.offset:
+            why = f"the segment is of {found} with uuid {found.uuid}, not of {ours} with uuid {ours.uuid}"
+        elif header.first != first:
+            why = f"the segment says that it begins at offset {header.first}"
+        elif self._sizes and first != walk.offset:
             before = segment_path(self._directory, next(reversed(self._sizes)))
-            raise damaged(path, 0, f"the segment begins at offset {first}, and {before.name} before it ends at {walk.offset}")
-        if prev != walk.crc and walk.crc is not None:
-            raise damaged(path, 0, f"the segment follows a batch with crc {prev}, and the one before it has {walk.crc}")
-        if not self._epoch <= found.epoch <= ours.epoch:
-            raise damaged(path, 0, f"the segment has epoch {found.epoch}, the one before it {self._epoch}, now is {ours.epoch}")
-        self._epoch, walk.offset, walk.crc = found.epoch, first, prev
+            why = f"the segment begins at offset {first}, and {before.name} before it ends at {walk.offset}"
+        elif prev != walk.crc and walk.crc is not None:
+            why = f"the segment follows a batch with crc {prev}, and the one before it has {walk.crc}"
+        elif not self._epoch <= found.epoch <= ours.epoch:
+            why = f"the segment has epoch {found.epoch}, the one before it {self._epoch}, and now is {ours.epoch}"
+        else:
+            self._epoch, walk.offset, walk.crc = found.epoch, first, prev
+            return
+        raise damaged(path, 0, why)
 
     # --- what is wrong -----------------------------------------------------------------------------------------------
-    def _judge_header(self, fd: int, first: int, size: int, path: Path, why: str, *, last: bool) -> None:
+    def _judge_header(self, segment: _Segment, why: str) -> None:
         """Row 5: moves a segment that was being begun, or raises."""
-        if not last or first != self._walk.offset or size > SEGMENT_HEADER_BYTES_MAX + self._tail_bytes_max:
-            raise damaged(path, 0, f"the segment header is not what was written: {why}")
-        content = self._files.pread(fd, size, 0)
+        path, first, size = segment.path, segment.first, segment.size
+        wrong = damaged(path, 0, f"the segment header is not what was written: {why}")
+        if not segment.last or first != self._walk.offset or size > SEGMENT_HEADER_BYTES_MAX + self._tail_bytes_max:
+            raise wrong
+        content = self._files.pread(segment.fd, size, 0)
         cut = b"\n" not in content and begins_like(content, SEGMENT_START)
-        if not (cut or has_hole(content, 0)) or confirmed_after(content, first, self._size_max) is not None:
-            raise damaged(path, 0, f"the segment header is not what was written: {why}")
+        if not (cut or has_hole(content, 0)) or confirmed_after(content, first, self._walk.size_max) is not None:
+            raise wrong
         self._quarantined = self._quarantine.take_file(f"{self._origin()}.{first}.0", path)
         self._torn_bytes += size
 
-    def _judge_tail(self, fd: int, path: Path, good_end: int, size: int, broken: Broken, *, last: bool) -> None:
+    def _judge_tail(self, segment: _Segment, good_end: int, broken: Broken) -> None:
         """Rows 4 and 6 to 8: cuts the tail of the last segment, or raises."""
-        if not last or broken.flaw is Flaw.PLACE:
+        path, length = segment.path, segment.size - good_end
+        if not segment.last or broken.flaw is Flaw.PLACE:
             raise damaged(path, good_end, broken.why)
-        if size - good_end > self._tail_bytes_max:
-            raise damaged(path, good_end, f"{broken.why}, and {size - good_end} bytes follow: more than can be unconfirmed")
-        tail = self._files.pread(fd, size - good_end, good_end)
-        if len(tail) < size - good_end:
+        if length > self._tail_bytes_max:
+            raise damaged(path, good_end, f"{broken.why}, and {length} bytes follow: more than can be unconfirmed")
+        tail = self._files.pread(segment.fd, length, good_end)
+        if len(tail) < length:
             raise LogError(f"{path} shrank while it was read")
-        later = confirmed_after(tail, self._walk.offset, self._size_max)
+        later = confirmed_after(tail, self._walk.offset, self._walk.size_max)
         if later is not None:
-            raise damaged(path, good_end, f"{broken.why}, and the batch at offset {later} was written after it was on disk")
+            why = f"{broken.why}, and the batch at offset {later} was written after it was on disk"
+            raise damaged(path, good_end, why)
         cut = broken.flaw is Flaw.SHORT and begins_like(tail)
         if not cut and not has_hole(tail, good_end):
             raise damaged(path, good_end, broken.why)
-        self._cut(fd, path, good_end, tail)
+        self._cut(segment, good_end, tail)
 
-    def _cut(self, fd: int, path: Path, good_end: int, tail: bytes) -> None:
-        origin = f"{self._origin()}.{int(path.stem)}.{good_end}"
-        self._quarantined = self._quarantine.keep_bytes(origin, tail)
+    def _cut(self, segment: _Segment, good_end: int, tail: bytes) -> None:
+        self._quarantined = self._quarantine.keep_bytes(f"{self._origin()}.{segment.first}.{good_end}", tail)
         self._torn_bytes += len(tail)
-        self._files.truncate(fd, good_end)
-        self._flush(fd, path)
+        self._files.truncate(segment.fd, good_end)
+        self._flush(segment.fd, segment.path)

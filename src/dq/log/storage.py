@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from dq.log.format import Identity
+
 
 @dataclass(frozen=True, slots=True)
 class End:
@@ -41,7 +43,13 @@ class Batch:
     __slots__ = ("again", "count", "lines", "publisher", "sequence", "topics")
 
     def __init__(
-        self, publisher: str, sequence: int, count: int, lines: bytes, topics: tuple[str, ...] = (), again: bool = False
+        self,
+        publisher: str,
+        sequence: int,
+        count: int,
+        lines: bytes | bytearray,
+        topics: tuple[str, ...] = (),
+        again: bool = False,
     ) -> None:
         self.publisher, self.sequence, self.count, self.lines = publisher, sequence, count, lines
         self.topics, self.again = topics, again
@@ -96,13 +104,19 @@ class RecoveryReport:
 
 
 class StorageWriter(Protocol):
-    """The writing side; used by one thread at a time. `end` is the committed end."""
+    """The writing side; used by one thread at a time.
 
+    Attributes:
+        identity: whose log it is; the epoch is set after opening, when the start was not clean.
+        end: the committed end.
+        report: what opening found.
+        staged_bytes: what the next commit will write.
+    """
+
+    identity: Identity
     end: End
     report: RecoveryReport
     staged_bytes: int
-
-    # The attributes: the committed end; what opening found; what the next commit will write.
 
     def append(self, batch: Batch) -> Stored:
         """Stages a batch for the next commit and says where it will stand. Changes nothing when it raises.

@@ -66,7 +66,7 @@ class Windows:
     def stage(self, publisher: str, sequence: int, checksum: int, first: int, count: int, now: float) -> None:
         """Notes a batch that `find` had nothing against."""
         window = self._windows.get(publisher)
-        if window is None:
+        if window is None or sequence != window.last + 1:  # the latter in a log that is read: it was forgotten meanwhile
             window = self._windows[publisher] = _Window(sequence, now)
         window.last, window.heard = sequence, now
         window.batches.append((checksum, first, count))

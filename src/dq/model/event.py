@@ -75,7 +75,7 @@ class Event:
     type: EventType
     owner: EventOwner
     fields: dict[str, Any] = field(default_factory=dict)
-    body: bytes = b""
+    body: bytes | bytearray = b""
 
     def line(self) -> bytes:
         """The envelope without its body, with its newline."""
@@ -170,20 +170,19 @@ _FORMS: Final[dict[tuple[EventType, EventOwner], tuple[dict[str, _Kinds], dict[s
     (_T.TRIM, _O.MANAGER): ({"stream": _TEXT, "bucket": _WHOLE, "offset": _WHOLE}, {}),
     (_T.STATUS, _O.CLIENT): ({"request": _WHOLE}, {}),
     (_T.STATUS, _O.MANAGER): ({"request": _WHOLE}, {}),
-    (_T.SHUTDOWN, _O.CLIENT): ({"request": _WHOLE}, {}),
+    (_T.SHUTDOWN, _O.CLIENT): ({"request": _WHOLE}, {"seconds": _NUMBER}),
     (_T.SHUTDOWN, _O.MANAGER): ({}, {}),
 }  # fmt: skip
 # Looked up by the plain strings of an envelope, so that no enum is built before it is known to be one.
 _BY_TEXT: Final = {(str(kind), str(owner)): (kind, owner, *form) for (kind, owner), form in _FORMS.items()}
 
 
-def decode(frame: bytes | memoryview) -> Event:
-    """Reads one event.
+def decode(frame: bytes | bytearray) -> Event:
+    """Reads one event. A bytearray becomes the event's body: its line is cut off, which moves no byte.
 
     Raises:
         ProtocolError: it is not one; the message names what is wrong.
     """
-    frame = bytes(frame)
     end = frame.find(b"\n")
     if end < 0:
         raise ProtocolError("an event is one line of JSON, and this frame has no line end")
@@ -201,7 +200,11 @@ def decode(frame: bytes | memoryview) -> Event:
     if form is None:
         raise ProtocolError(f"no event has type {kind!r} and owner {owner!r}")
     _check(fields, form[2], form[3], kind)
-    return Event(form[0], form[1], fields, frame[end + 1 :])
+    if type(frame) is bytearray:
+        del frame[: end + 1]
+    else:
+        frame = frame[end + 1 :]
+    return Event(form[0], form[1], fields, frame)
 
 
 def _check(fields: dict[str, Any], required: dict[str, _Kinds], optional: dict[str, _Kinds], kind: object) -> None:

@@ -39,6 +39,15 @@ def check_new_stream(name: object) -> str:
     return checked
 
 
+def check_client_id(name: str) -> str:
+    """As `check_name`, for the id that a publisher or consumer gives itself. It has no colon, as those of dq's own have.
+
+    Raises:
+        InvalidName: it is anything else.
+    """
+    return check_name("client", name)
+
+
 def dead_letter_stream(stream: str) -> str:
     """The stream that takes the dead letters of `stream`."""
     return stream + DEAD_LETTER_SUFFIX

@@ -10,10 +10,11 @@ import threading
 from collections import deque
 from pathlib import Path
 
+from dq.config import LIMITS
 from dq.errors import BrokerLost, ProtocolError
 from dq.model.event import Event, decode
 from dq.transport.door import knock
-from dq.transport.frames import Inbox, framed
+from dq.transport.frames import Buffer, Inbox, framed
 from dq.transport.pipe import widen
 
 
@@ -28,8 +29,8 @@ class Peer:
         widen(self._sock)
         self._inbox = Inbox()
         self._sending = threading.Lock()
-        self._scratch = memoryview(bytearray(256 * 1024))
-        self._ready: deque[bytes] = deque()
+        self._scratch = memoryview(bytearray(LIMITS.pipe_bytes))
+        self._ready: deque[bytearray] = deque()
         self._woken, self._waker = os.pipe()
         os.set_blocking(self._waker, False)
         self._poll = select.poll()  # no limit on descriptor numbers, unlike select()
@@ -48,9 +49,9 @@ class Peer:
         """
         self.send_parts(event.line(), event.body)
 
-    def send_parts(self, *parts: bytes | bytearray | memoryview) -> None:
+    def send_parts(self, *parts: Buffer) -> None:
         """Sends one frame made of several parts, without copying them."""
-        frame = framed(*parts)  # type: ignore[arg-type]
+        frame = framed(*parts)
         total = sum(map(len, frame))
         try:
             with self._sending:
@@ -60,7 +61,7 @@ class Peer:
         except OSError as error:
             raise BrokerLost(f"the broker went away: {error.strerror}") from error
 
-    def receive(self, timeout: float | None) -> bytes | None:
+    def receive(self, timeout: float | None) -> bytearray | None:
         """The next frame, or None after `timeout` seconds (None: waits for ever) or when `wake` was called.
 
         Raises:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dq.config import LIMITS
 from dq.errors import ProtocolError
 from dq.model.event import Event
-from dq.transport.frames import Inbox, framed
+from dq.transport.frames import Buffer, Inbox, framed
 
 # Linux takes 1,024 parts in one call (IOV_MAX).
 _PARTS_MAX = 512
@@ -52,7 +52,7 @@ class Pipe:
     def fileno(self) -> int:
         return self.sock.fileno()
 
-    def receive(self) -> Iterator[bytes]:
+    def receive(self) -> Iterator[bytearray]:
         """Gives the frames that have arrived, after one read; nothing from a pipe that we closed.
 
         Raises:
@@ -83,7 +83,7 @@ class Pipe:
         """
         self.send_parts(event.line(), event.body)
 
-    def send_parts(self, *parts: bytes | memoryview) -> None:
+    def send_parts(self, *parts: Buffer) -> None:
         """Sends one frame made of several parts, none of them copied unless it must wait."""
         self._send(framed(*parts))
 
@@ -95,7 +95,7 @@ class Pipe:
         """
         self._send([part for event in events for part in framed(event.line(), event.body)])
 
-    def _send(self, frame: list[bytes | memoryview]) -> None:
+    def _send(self, frame: list[Buffer]) -> None:
         if self._outgoing:
             self._wait(frame)
             return
@@ -109,7 +109,7 @@ class Pipe:
                 raise Broken(str(error)) from error
             frame = _after(frame, sent)
 
-    def _wait(self, parts: list[bytes | memoryview]) -> None:
+    def _wait(self, parts: list[Buffer]) -> None:
         for part in parts:
             self._outgoing.append(memoryview(part))
             self._outgoing_bytes += len(part)
@@ -149,7 +149,7 @@ class Pipe:
             self.sock.close()
 
 
-def _after(parts: list[bytes | memoryview], sent: int) -> list[bytes | memoryview]:
+def _after(parts: list[Buffer], sent: int) -> list[Buffer]:
     """What is left of `parts` when `sent` bytes of them are gone."""
     for place, part in enumerate(parts):
         if sent < len(part):

@@ -1,0 +1,111 @@
+"""How fast dq is, beside what the machine can do: `uv run python benchmarks/run.py`.
+
+A figure is a median of at least 5 runs, and where it has a reference, the two alternate: dq, reference, dq, reference.
+Every record is the same 210-byte line, every receipt is given after `fdatasync`, everything goes through the public API.
+
+    uv run python benchmarks/run.py                       the whole table, about 8 minutes
+    uv run python benchmarks/run.py --only end_to_end     one figure; may be given again
+    uv run python benchmarks/run.py --scale 0.1 --runs 1  a short look
+    uv run python benchmarks/run.py --json FILE           what was measured, each run of it; `-` is standard output
+    uv run python benchmarks/run.py --profile DIR         where the time of `end_to_end` goes, instead of the table
+
+========================  ================================================================================================
+end_to_end, submit        records a second from one publisher through the broker to two consumers, beside the floor (floor.py)
+publish_one               `publish()` one at a time, beside a bare loop of write + `fdatasync`
+threads64, processes64    64 that each wait for every receipt, beside one
+latency                   from `publish()` called to user code running, at 1,000 a second
+backlog_memory, _drain    what 5 million waiting records cost in memory and in speed
+start, start_empty        time to ready, and megabytes of log checked a second after a kill
+========================  ================================================================================================
+
+The data lies in `--data` (default `queue_data/bench`, 3 GB at most) and is removed afterwards. It must be on a real
+disk, and the machine must have nothing else to do: a busy neighbour changes every figure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import orjson
+import profiling
+
+import backlog
+import latency
+import receipts
+import report
+import start
+import throughput
+from measure import Bench, Row, say
+
+FIGURES: dict[str, Callable[[Bench], list[Row]]] = {
+    "end_to_end": throughput.end_to_end,
+    "submit": throughput.submit,
+    "publish_one": receipts.publish_one,
+    "threads64": receipts.threads64,
+    "processes64": receipts.processes64,
+    "latency": latency.latency,
+    "backlog_memory": backlog.memory,
+    "backlog_drain": backlog.drain,
+    "start": start.start,
+    "start_empty": start.start_empty,
+}
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--only", action="append", choices=list(FIGURES), help="a figure; may be given again; default: all")
+    parser.add_argument("--runs", type=int, default=5, help="alternating runs of each figure; default 5")
+    parser.add_argument("--scale", type=float, default=1.0, help="shrinks the numbers of records; default 1")
+    parser.add_argument("--json", metavar="FILE", help="writes what was measured; - is standard output, without the table")
+    parser.add_argument("--data", type=Path, default=Path(__file__).parent.parent / "queue_data" / "bench", help="where")
+    parser.add_argument("--profile", type=Path, metavar="DIR", help="profiles of end_to_end, instead of the table")
+    given = parser.parse_args()
+    if given.runs < 1 or given.scale <= 0:
+        parser.error("--runs must be from 1, and --scale above 0")
+    return given
+
+
+def measure(bench: Bench, names: list[str]) -> tuple[list[Row], dict[str, str]]:
+    """The rows, and what failed."""
+    rows: list[Row] = []
+    failures: dict[str, str] = {}
+    for name in names:
+        try:
+            rows += FIGURES[name](bench)
+        except Exception:
+            failures[name] = traceback.format_exc()
+            say(failures[name])
+    return rows, failures
+
+
+def main() -> int:
+    given = arguments()
+    bench = Bench(given.data.resolve(), given.runs, given.scale)
+    about = report.machine(given.data)
+    if report.is_memory(about["filesystem"]):
+        say(f"warning: {given.data} is on {about['filesystem']}: a sync costs nothing there, no figure means anything")
+    try:
+        if given.profile is not None:
+            profiling.profile(bench, given.profile)
+            return 0
+        rows, failures = measure(bench, given.only or list(FIGURES))
+    finally:
+        bench.remove()
+    if given.json != "-":
+        report.show(rows, failures, about, given.runs, given.scale)
+    if given.json is not None:
+        found = {"machine": about, "runs": given.runs, "scale": given.scale, "figures": [row.to_dict() for row in rows]}
+        text = orjson.dumps({**found, "failures": failures}, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+        if given.json == "-":
+            sys.stdout.buffer.write(text)
+        else:
+            Path(given.json).write_bytes(text)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -3,8 +3,8 @@
 Memory: one sink has everything waiting, first 100,000 records, then 5 million; the resident memory of each broker is read
 after each, and noted: its peak while two consumers drain all of it.
 
-Drain: two consumers each drain 200,000 records of a new sink: one over a stream that holds no more than these, and one over a stream
-of 5 million; the two alternate, so both start cold and nobody publishes meanwhile: it is the consuming side alone. The
+Drain: two consumers share 500,000 records of a new sink: once over a stream that holds no more than these, once over a
+stream of 5 million. The two alternate; both start cold, and nobody publishes meanwhile: it is the consuming side alone. The
 rate over all 5 million is noted.
 """
 
@@ -18,7 +18,7 @@ from dq import BrokerManager, Consumer, Publisher
 from measure import BODY, Bench, Counters, Row, Worker, broker_pids, memory_mb, say, workers
 from throughput import CONSUMERS, consume
 
-BACKLOG, SMALL, SLICE = 5_000_000, 100_000, 200_000
+BACKLOG, SMALL, SLICE = 5_000_000, 100_000, 500_000
 BROKERS = ("publisher broker", "consumer broker")
 
 
@@ -30,7 +30,7 @@ def fill(root: Path, stream: str, records: int, batch: int = 500) -> None:
 
 
 def _drain(broker: BrokerManager, stream: str, sink: str, records: int, *, exactly: bool) -> float:
-    """Records a second of two consumers, from the first that is handled to the last of these."""
+    """Records a second of two consumers, from their first look at the sink to the last of these handled."""
     counters = Counters(CONSUMERS)
     made = [Worker(consume, broker.root, stream, sink, counters.array, n, True) for n in range(CONSUMERS)]
     with workers(*made) as consumers:

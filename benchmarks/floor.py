@@ -44,7 +44,7 @@ def _produce(pipe: Connection, first: int, count: int, batch: int) -> None:
 def _writer(control: Connection, source: Connection, sink: Connection, path: str) -> None:
     fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_TRUNC, 0o600)
     control.send("ready")
-    while True:
+    while True:  # until the producer has gone
         lines = source.recv_bytes()
         os.write(fd, lines)
         os.fdatasync(fd)

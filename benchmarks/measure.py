@@ -26,6 +26,7 @@ RECORD_BYTES = 210
 BODY = "x" * 139  # makes the stored line of a record 210 bytes, its newline included
 LINE = orjson.OPT_APPEND_NEWLINE
 LATEST_SECONDS = 120.0
+_LEAVE_SECONDS = 3.0
 _SLOT = 16  # counters of different processes stand 128 bytes apart, on cache lines of their own
 _CONTEXT = multiprocessing.get_context("spawn")
 
@@ -267,11 +268,17 @@ class Worker:
         self.tell(*words)
         return self.hear()
 
-    def close(self) -> None:
-        if self._process.pid is not None:
-            kill([self._process.pid])
-            self._process.join()
+    def leave(self) -> None:
+        """Has it leave in order: `recv` raises EOFError there, and a consumer hears SIGTERM."""
         self.pipe.close()
+        self._process.terminate()
+
+    def close(self) -> None:
+        """Waits for its end, and ends it by pid where that takes too long."""
+        self._process.join(_LEAVE_SECONDS)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,6 +288,7 @@ class _Failure:
 
 def _run(target: Callable[..., None], pipe: Connection, args: tuple[Any, ...]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for run.py, which ends its processes
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # consumers have a handler of their own
     try:
         target(pipe, *args)
     except EOFError:
@@ -298,6 +306,8 @@ def workers(*made: Worker) -> Iterator[tuple[Worker, ...]]:
             worker.hear()
         yield made
     finally:
+        for worker in made:
+            worker.leave()
         for worker in made:
             worker.close()
 

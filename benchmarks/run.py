@@ -31,10 +31,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import orjson
-import profiling
 
 import backlog
 import latency
+import profiling
 import receipts
 import report
 import start

@@ -9,6 +9,7 @@ processes of its own; a floor follows each.
 from __future__ import annotations
 
 import contextlib
+import signal
 import time
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
@@ -54,6 +55,7 @@ def consume(control: Connection, root: Path, stream: str, sink: str, counts: Any
     """A consumer process: counts what it has handled; begins at once, or when told."""
     done, place, view = 0, slot(place), memoryview(counts).cast("B").cast("Q")
     with Consumer(root, stream, sink=sink) as consumer:
+        signal.signal(signal.SIGTERM, lambda *_: consumer.stop())
         control.send("ready")
         if told:
             control.recv()

@@ -72,7 +72,7 @@ class Verdict:
         lost: a receipt was given, and nobody ever received it.
         unexpected: received, but never published, or with other bytes.
         redelivered: received after its ack was confirmed.
-        misplaced: received from another place than its receipt says, or two records at one place.
+        misplaced: received from another place than its receipt says, from two places, or two records at one place.
         disordered: a publisher's receipts whose offsets do not rise.
         invoked, stored, received, acked: how many different records.
         twice: received more than once, which is allowed before the ack.
@@ -114,6 +114,7 @@ def check(history: list[Entry]) -> Verdict:
                 acked_at[record] = min(entry.at, acked_at.get(record, entry.at))
     verdict = Verdict(invoked=len(invoked), stored=len(stored), acked=len(acked_at), disordered=_disordered(history))
     where: dict[Place, str] = {}
+    home: dict[str, Place] = {}
     for entry in history:
         if not isinstance(entry, Recv):
             continue
@@ -123,7 +124,8 @@ def check(history: list[Entry]) -> Verdict:
         if entry.id in acked_at and entry.at > acked_at[entry.id]:
             verdict.redelivered.append(entry.id)
         expected = stored.get(entry.id)
-        if where.setdefault(entry.place, entry.id) != entry.id or (expected is not None and expected != entry.place):
+        elsewhere = home.setdefault(entry.id, expected or entry.place) != entry.place
+        if elsewhere or where.setdefault(entry.place, entry.id) != entry.id:
             verdict.misplaced.append(entry.id)
     verdict.lost.extend(sorted(stored.keys() - received.keys()))
     return _counted(verdict, received, stored)

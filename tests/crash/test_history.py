@@ -77,6 +77,7 @@ def test_two_records_at_one_place_are_misplaced():
 
 def test_a_record_stored_twice_is_misplaced():
     assert check([*GOOD, recv("b", 2, 12)]).faults == {"misplaced": ["b"]}
+    assert check([Invoke(["a"]), Info(["a"]), recv("a", 0), recv("a", 1)]).faults == {"misplaced": ["a"]}
 
 
 def test_receipts_whose_offsets_do_not_rise_are_disordered():

@@ -90,7 +90,8 @@ class MemoryFiles(Files):
     def write_some(self, fd: int, group: Sequence[bytes | bytearray | memoryview], position: int) -> int:
         content = b"".join(group)
         seen = self._fds[fd].seen
-        seen.extend(bytes(max(0, position - len(seen))))
+        if content:
+            seen.extend(bytes(max(0, position - len(seen))))
         seen[position : position + len(content)] = content
         return len(content)
 

@@ -286,7 +286,8 @@ def test_the_windows_are_the_same_by_mark_and_by_reading(rig: Rig) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"segment": 1}, {"position": 7}, {"bytes": 7}, {"crc": "xyz"}, {"offset": -1}, {"publishers": {"a": 1}}, {"publishers": None},
+        {"segment": 1}, {"position": 7}, {"bytes": 7}, {"crc": "xyz"}, {"offset": -1}, {"publishers": {"a": 1}},
+        {"publishers": None},
         {"position": "9"},
     ],
 )  # fmt: skip

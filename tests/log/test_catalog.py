@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from pathlib import Path
@@ -90,10 +91,8 @@ def test_a_stream_is_made_whole_or_not_at_all(root: Path, method: str, nth: int,
     files = FaultyFiles()
     catalog = opened(root, files)
     files.fail_next(method, code, after=nth)
-    try:
+    with contextlib.suppress(DiskFull if code == errno.ENOSPC else LogError):
         catalog.create("emails", StreamSettings(buckets=2))
-    except (DiskFull, LogError) as error:
-        assert isinstance(error, DiskFull) is (code == errno.ENOSPC)
     again = opened(root)
     assert again.errors == {}
     assert set(again.streams) <= {"emails"}
@@ -172,7 +171,8 @@ def test_an_unclean_start_raises_the_epoch_on_disk(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [lambda c: b"", lambda c: c[:-1], lambda c: c.replace(b"offset", b"OFFSET"), lambda c: b"\0" * len(c), lambda c: b"{}\n"]
+    "change",
+    [lambda _: b"", lambda c: c[:-1], lambda c: c.replace(b"offset", b"OFFSET"), lambda c: b"\0" * len(c), lambda _: b"{}\n"],
 )  # fmt: skip
 def test_a_spoiled_mark_costs_a_check_and_nothing_else(root: Path, change: object) -> None:
     catalog = opened(root)
@@ -234,7 +234,8 @@ def test_a_damaged_stream_is_closed_and_the_others_serve(root: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "error"),
     [
-        (lambda c: c[:-5], Damaged), (lambda c: b"", Damaged), (lambda c: c.replace(b'"epoch":1', b'"epoch":2'), Damaged),
+        (lambda c: c[:-5], Damaged), (lambda c: b"", Damaged), (lambda c: c.replace(b'"epoch":1', b'"epoch":2'),
+        Damaged),
         (lambda c: b"null\n", Damaged), (lambda c: c.replace(b'"format":1', b'"format":2'), NewerFormat),
         (lambda c: seal(c[:-19].replace(b'"buckets":1', b'"buckets":1,"lanes":2'))[0], NewerFormat),
         (lambda c: seal(c[:-19].replace(b"emails", b"orders"))[0], Damaged),

@@ -109,7 +109,8 @@ def test_a_right_checksum_over_nonsense_is_malformed(head: bytes) -> None:
     ("field", "value"),
     [
         ("segment", "0"), ("segment", -1), ("segment", True), ("segment", 0.0), ("segment", None), ("segment", 2**70),
-        ("format", "1"), ("format", 0), ("format", True), ("stream", 1), ("stream", None), ("bucket", "0"), ("bucket", -1),
+        ("format", "1"), ("format", 0), ("format", True), ("stream", 1), ("stream", None), ("bucket", "0"),
+        ("bucket", -1),
         ("uuid", 7), ("epoch", 1.0), ("epoch", "1"), ("at", 1), ("at", "now"), ("prev", 0), ("prev", "0000000"),
         ("prev", "0000000G"), ("publishers", []), ("publishers", None),
     ],

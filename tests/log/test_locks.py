@@ -14,7 +14,14 @@ import pytest
 from dq.errors import BrokerRunning, InUse, LogError
 from dq.log.locks import hold, holder
 
-HOLD = "import sys; from pathlib import Path; from dq.log.locks import hold; lock = hold(Path(sys.argv[1]), 0, 'it'); print('held', flush=True); sys.stdin.read()"
+HOLD = """
+import sys
+from pathlib import Path
+from dq.log.locks import hold
+lock = hold(Path(sys.argv[1]), 0, "it")
+print("held", flush=True)
+sys.stdin.read()
+"""
 
 
 @pytest.fixture

@@ -178,8 +178,10 @@ def test_a_log_whose_beginning_was_trimmed_is_whole(three: Rig) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda _: b"", lambda c: c[:-1], lambda c: c[:40], lambda c: c + b"\0", lambda c: c + b"x", lambda c: b"\0" * len(c),
-        lambda c: c[: last_batch(c)], lambda c: c[:600] + c[601:], lambda c: b"\xef\xbb\xbf" + c, lambda c: c.replace(b"\n", b"\r\n"),
+        lambda _: b"", lambda c: c[:-1], lambda c: c[:40], lambda c: c + b"\0", lambda c: c + b"x",
+        lambda c: b"\0" * len(c),
+        lambda c: c[: last_batch(c)], lambda c: c[:600] + c[601:], lambda c: b"\xef\xbb\xbf" + c,
+        lambda c: c.replace(b"\n", b"\r\n"),
     ],
 )  # fmt: skip
 def test_anything_wrong_before_the_last_segment_is_damage(three: Rig, which: int, change: Change) -> None:
@@ -214,7 +216,7 @@ def swap(content: bytes) -> bytes:
         lambda c: c.replace(b"\n", b"\r\n"),
         lambda c: b"\xef\xbb\xbf" + c,
         lambda c: c.replace(b'{"batch":', b'{\n  "batch": '),
-        lambda c: c[: c.rindex(b'"n":') + 4] + b"7" + c[c.rindex(b'"n":') + 5 :],  # one byte of the last batch, all of it there
+        lambda c: c[: c.rindex(b'"n":') + 4] + b"7" + c[c.rindex(b'"n":') + 5 :],  # one byte of a whole last batch
         lambda c: c[: c.index(b'"n":') + 4] + b"7" + c[c.index(b'"n":') + 5 :],
     ],
 )  # fmt: skip

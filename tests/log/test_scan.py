@@ -26,11 +26,15 @@ def test_a_whole_batch_passes() -> None:
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        (b'"batch":0', b'"batch":1'), (b'"batch":0', b'"batch":"0"'), (b'"batch":0', b'"batch":0.0'), (b'"batch":0', b'"batch":-0.0'),
-        (b'"batch":0', b'"batch":false'), (b'"batch":0', b'"batch":-1'), (b'"count":1', b'"count":0'), (b'"count":1', b'"count":2'),
-        (b'"count":1', b'"count":-1'), (b'"count":1', b'"count":true'), (b'"count":1', b'"count":1.0'), (b'"at":1.5', b'"at":1'),
+        (b'"batch":0', b'"batch":1'), (b'"batch":0', b'"batch":"0"'), (b'"batch":0', b'"batch":0.0'),
+        (b'"batch":0', b'"batch":-0.0'),
+        (b'"batch":0', b'"batch":false'), (b'"batch":0', b'"batch":-1'), (b'"count":1', b'"count":0'),
+        (b'"count":1', b'"count":2'),
+        (b'"count":1', b'"count":-1'), (b'"count":1', b'"count":true'), (b'"count":1', b'"count":1.0'),
+        (b'"at":1.5', b'"at":1'),
         (b'"at":1.5', b'"at":"1.5"'), (b'"at":1.5', b'"at":null'), (b'"publisher":"p"', b'"publisher":7'),
-        (b'"publisher":"p"', b'"publisher":null'), (b'"seq":0', b'"seq":-1'), (b'"seq":0', b'"seq":"0"'), (b'"seq":0', b'"seq":false'),
+        (b'"publisher":"p"', b'"publisher":null'), (b'"seq":0', b'"seq":-1'), (b'"seq":0', b'"seq":"0"'),
+        (b'"seq":0', b'"seq":false'),
         (b'"prev":"00000000"', b'"prev":"00000001"'), (b'"prev":"00000000"', b'"prev":0'),
     ],
 )  # fmt: skip
@@ -41,9 +45,12 @@ def test_a_right_checksum_over_a_wrong_field_does_not_pass(old: bytes, new: byte
 @pytest.mark.parametrize(
     "head",
     [
-        b"", b"not json", b"[1,2]", b'"text"', b"7", b'{"batch":0', HEAD.replace(b'"seq":0,', b""), HEAD.replace(b'"count":1,', b""),
-        HEAD.replace(b'"bytes":2', b'"bytes":"2"'), HEAD.replace(b'"bytes":2', b'"bytes":-2'), HEAD.replace(b'"bytes":2', b'"bytes":2.0'),
-        HEAD.replace(b'"bytes":2', b'"bytes":true'), HEAD.replace(b'"bytes":2', b'"bytes":1001'), b"{" * 1500, b"[" * 16_000,
+        b"", b"not json", b"[1,2]", b'"text"', b"7", b'{"batch":0', HEAD.replace(b'"seq":0,', b""),
+        HEAD.replace(b'"count":1,', b""),
+        HEAD.replace(b'"bytes":2', b'"bytes":"2"'), HEAD.replace(b'"bytes":2', b'"bytes":-2'),
+        HEAD.replace(b'"bytes":2', b'"bytes":2.0'),
+        HEAD.replace(b'"bytes":2', b'"bytes":true'), HEAD.replace(b'"bytes":2', b'"bytes":1001'),
+        b"{" * 1500, b"[" * 16_000,
         b"\xef\xbb\xbf" + HEAD,
     ],
 )  # fmt: skip
@@ -73,8 +80,10 @@ def test_a_batch_that_is_cut_says_what_it_needs() -> None:
 @pytest.mark.parametrize(
     ("content", "position", "found"),
     [
-        (b"\0", 0, True), (b"abc\0", 0, False), (b"abc" + b"\0" * 509 + b"\0", 0, True), (b"a" * 512 + b"\0" * 3, 0, True),
-        (b"a" * 500 + b"\0" * 500 + b"a" * 600, 0, False), (b"a" * 500 + b"\0" * 524 + b"a", 0, True), (b"\0" * 12 + b"a", 500, True),
+        (b"\0", 0, True), (b"abc\0", 0, False), (b"abc" + b"\0" * 509 + b"\0", 0, True),
+        (b"a" * 512 + b"\0" * 3, 0, True),
+        (b"a" * 500 + b"\0" * 500 + b"a" * 600, 0, False), (b"a" * 500 + b"\0" * 524 + b"a", 0, True),
+        (b"\0" * 12 + b"a", 500, True),
         (b"\0" * 11 + b"a", 500, False), (b"abc\0\n", 7, False), (b"abcd", 511, False),
     ],
 )  # fmt: skip

@@ -4,29 +4,21 @@ from __future__ import annotations
 
 import os
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from typing import Any
 
-import orjson
-
 from dq.client.batcher import Batcher, Settled
 from dq.client.drafts import Draft, DraftFuture
+from dq.client.flight import Flight, Key, too_large
 from dq.client.link import Link, close_at_exit, error_of
 from dq.client.place import Place, root_of
 from dq.config import LIMITS
-from dq.errors import DqError, InvalidPayload, InvalidSetting, PublishError, PublishTimeout, RecordTooLarge
+from dq.errors import DqError, InvalidPayload, InvalidSetting, PublishTimeout
 from dq.model.event import Event, EventOwner, EventType
 from dq.model.names import check_name
-from dq.model.receipt import Receipt, Receipts, StoredRange
-from dq.model.record import LINE, check_finite, encode
-from dq.model.task import TaskIn
-
-_RAW = (bytes, bytearray, memoryview)
-# A batch of `publish_many` leaves after this, full or not, however slowly its records come.
-_SLOW_SECONDS = 0.005
-Key = str | Callable[[Any], str | None] | None
+from dq.model.receipt import Receipt, Receipts
+from dq.model.record import encode
 
 
 class Publisher:
@@ -60,7 +52,7 @@ class Publisher:
             raise InvalidSetting(f"linger must be seconds from 0 to 60, not {linger!r}")
         self.stream = check_name("stream", stream)
         self.id = f"p-{os.urandom(6).hex()}"
-        self._create, self._batch_size, self._linger = create, batch_size, linger
+        self._create, self.batch_size, self._linger = create, batch_size, linger
         self._batcher: Batcher | None = None
         self._link = Link(root_of(broker), self, reconnect_timeout)
         self._link.open()
@@ -135,7 +127,7 @@ class Publisher:
             error's `.receipts` say what is.
         """
         self._link.check()
-        flight = _Flight(self, self._ready())
+        flight = Flight(self, self._ready())
         try:
             flight.take(items, key)
         except BaseException as error:
@@ -255,7 +247,7 @@ class Publisher:
         if self._batcher is None:
             buckets, durability, start = settings["buckets"], settings["durability"], os.getpid()
             self._batcher = Batcher(
-                self.stream, buckets, durability, self._batch_size, self._linger, start % buckets, self._link.send
+                self.stream, buckets, durability, self.batch_size, self._linger, start % buckets, self._link.send
             )
             return
         with self._batcher.lock:
@@ -290,114 +282,3 @@ class Publisher:
             settled = batcher.fail_all(error)
         for draft, outcome in settled:
             draft.settle(outcome)
-
-
-class _Flight:
-    """One call of `publish_many`: its own batches, so that the hot loop takes no lock a record."""
-
-    def __init__(self, publisher: Publisher, batcher: Batcher) -> None:
-        self._publisher, self._batcher = publisher, batcher
-        self._drafts: dict[int, Draft] = {}
-        self._sent: deque[Draft] = deque()
-        self.receipts = Receipts(durability=batcher.durability)
-        self.error: DqError | None = None
-
-    def take(self, items: Iterable[Any], key: Key) -> None:
-        """Makes batches of the items and sends them. Stops early at the first batch that fails.
-
-        The plain case stands in the loop itself: a call a record more costs a tenth of the rate.
-        """
-        dumps, now, batch_size, bytes_max = orjson.dumps, time.time, self._publisher._batch_size, LIMITS.batch_bytes_max
-        keyless: Draft | None = None
-        opened = 0.0
-        for item in items:
-            if key is not None or type(item) is TaskIn or type(item) in _RAW:
-                self._take_one(item, key)
-            else:
-                at = now()
-                try:
-                    line = dumps({"at": at, "payload": item}, None, LINE)
-                except TypeError:
-                    self._publisher.line_of(item, None, None, "", None)  # raises, with what to do about it
-                    raise
-                if b"null" in line:
-                    check_finite(item)
-                if keyless is not None and len(keyless.lines) + len(line) > bytes_max:
-                    self._ship(keyless)
-                    keyless = None
-                if keyless is None:
-                    if len(line) > LIMITS.record_bytes_max:
-                        raise too_large(line)
-                    keyless, opened = Draft(self._batcher.next_keyless(), self._batcher.durability), at
-                keyless.lines += line
-                keyless.count += 1
-                if keyless.count >= batch_size or at - opened > _SLOW_SECONDS:
-                    self._ship(keyless)
-                    keyless = None
-            if self.error is not None:
-                return
-        if keyless is not None:
-            self._ship(keyless)
-
-    def _take_one(self, item: Any, key: Key) -> None:
-        """A record with more than a payload."""
-        part = item if type(item) is TaskIn else TaskIn(item)
-        chosen = part.key if part.key is not None else key(part.payload) if callable(key) else key
-        line = self._publisher.line_of(part.payload, chosen, part.topic, part.name, part.headers)
-        bucket = -1 if chosen is None else self._batcher.router.of(chosen)
-        draft = self._drafts.get(bucket)
-        if draft is not None and len(draft.lines) + len(line) > LIMITS.batch_bytes_max:
-            self._ship(self._drafts.pop(bucket))
-            draft = None
-        if draft is None:
-            place = self._batcher.next_keyless() if bucket < 0 else bucket
-            draft = self._drafts[bucket] = Draft(place, self._batcher.durability)
-        draft.lines += line
-        draft.count += 1
-        if part.topic is not None:
-            draft.topics.add(part.topic)
-            draft.labelled += 1
-        if draft.count >= self._publisher._batch_size:
-            self._ship(self._drafts.pop(bucket))
-
-    def _ship(self, draft: Draft) -> None:
-        batcher = self._batcher
-        with batcher.lock:
-            batcher.add_draft(draft)
-        self._sent.append(draft)
-        if batcher.window_full(draft.bucket):
-            self._publisher.wait_for_window(draft, draft.bucket)
-        else:
-            self._publisher.read_answers()
-        self._collect()
-
-    def _collect(self) -> None:
-        """Takes in what is answered by now, in order."""
-        while self._sent:
-            outcome = self._sent[0].outcome
-            if outcome is None:
-                return
-            self._sent.popleft()
-            if isinstance(outcome, StoredRange):
-                self.receipts.add(outcome)
-            elif self.error is None:
-                self.error = outcome
-
-    def finish(self) -> None:
-        """Sends what is left and waits until all is answered."""
-        for draft in self._drafts.values():
-            with self._batcher.lock:
-                self._batcher.add_draft(draft)
-            self._sent.append(draft)
-        self._drafts.clear()
-        for draft in self._sent:
-            self._publisher.wait_for(draft)
-        self._collect()
-
-
-def too_large(line: bytes) -> PublishError:
-    """The error for a record over the limit."""
-    return RecordTooLarge(
-        f"a record of {len(line)} bytes: at most {LIMITS.record_bytes_max} are taken. "
-        "Put the payload into a file or an object store and publish its path"
-    )

@@ -11,7 +11,7 @@ from dq.model.outcome import Outcome
 from dq.model.record import Record
 
 if TYPE_CHECKING:
-    from dq.client.hand import HeldLease
+    from dq.client.held_lease import HeldLease
 
 
 _ACK = Outcome.ACK  # a member looked up on its enum costs 40 ns, and an ack is made for every record

@@ -1,1 +1,1 @@
-"""What `python -m dq.main` shows: the whole loop on real input."""
+"""The demonstration: what `python -m dq.main` shows. Real files, real processes, two of them killed with `kill -9`."""

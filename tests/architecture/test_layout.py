@@ -1,0 +1,177 @@
+"""What a machine can check about the shape of the code, so that no reader has to."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import dq
+
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "src" / "dq"
+FILES = sorted(SOURCE.rglob("*.py"))
+
+_LOW = {"errors", "config", "model"}
+_CLIENT = _LOW | {"clock", "core", "log", "transport", "client"}
+_ALL = _CLIENT | {"broker", "app", "embedded", "aio", "testing", "cli", "demo", "main", ""}
+# Design section 8: what each part may import, besides itself.
+MAY_IMPORT = {
+    "errors": set(),
+    "clock": set(),
+    "config": {"errors"},
+    "model": {"errors"},
+    "core": _LOW,
+    "log": _LOW,
+    "transport": _LOW,
+    "broker": _LOW | {"clock", "core", "log", "transport"},
+    "client": _LOW | {"clock", "core", "log", "transport"},
+    "app": _CLIENT,
+    "embedded": _CLIENT,
+    "aio": _CLIENT,
+    "testing": _CLIENT | {""},
+    "cli": _ALL,
+    "demo": _ALL,
+    "main": _ALL,
+    "": _CLIENT,
+}
+IMPURE = {"os", "time", "threading", "asyncio", "multiprocessing", "socket", "pathlib", "io", "subprocess", "signal"}
+# Imports inside functions that are worth it, with the reason.
+LATE_IMPORTS = {
+    "main.py": "every process that the manager spawns imports this module again",
+}
+
+
+def part_of(path: Path) -> str:
+    """The first name below `dq`: a package or a module."""
+    first = path.relative_to(SOURCE).parts[0]
+    return first.removesuffix(".py").removeprefix("__init__")
+
+
+def imports(path: Path) -> list[tuple[str, ast.AST, bool]]:
+    """(module, node, whether at the top) of all imports."""
+    tree = ast.parse(path.read_text())
+    top = {id(node) for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))}
+    for function in ast.walk(tree):
+        if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            top -= {id(node) for node in ast.walk(function)}
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, node, id(node) in top) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: a relative import"
+            names = [f"{node.module}.{alias.name}" if node.module == "dq" else str(node.module) for alias in node.names]
+            found += [(name, node, id(node) in top) for name in names]
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_a_module_imports_only_what_its_part_may(path: Path) -> None:
+    part = part_of(path)
+    for module, node, at_top in imports(path):
+        place = f"{path}:{node.lineno}"
+        if module.split(".")[0] == "dq":
+            names = module.split(".")
+            imported = (
+                names[1] if len(names) > 1 and ((SOURCE / names[1]).is_dir() or (SOURCE / f"{names[1]}.py").exists()) else ""
+            )
+            assert imported == part or imported in MAY_IMPORT[part], f"{place}: {part or 'dq'} may not import {module}"
+        if part == "core":
+            assert module.split(".")[0] not in IMPURE, f"{place}: core is pure and may not import {module}"
+        if not at_top:
+            assert path.name in LATE_IMPORTS, f"{place}: an import hidden in a function"
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    graph: dict[str, set[str]] = {}
+    for path in FILES:
+        name = ".".join(["dq", *path.relative_to(SOURCE).with_suffix("").parts]).removesuffix(".__init__")
+        graph[name] = {
+            module for module, node, _ in imports(path) if module.startswith("dq.") and not under_type_checking(path, node)
+        }
+    done: set[str] = set()
+
+    def walk(name: str, above: tuple[str, ...]) -> None:
+        assert name not in above, " -> ".join([*above, name])
+        if name in done:
+            return
+        for module in graph.get(name, ()):
+            walk(module, (*above, name))
+        done.add(name)
+
+    for name in graph:
+        walk(name, ())
+
+
+def under_type_checking(path: Path, node: ast.AST) -> bool:
+    """Whether an import is only for the type checker."""
+    for parent in ast.walk(ast.parse(path.read_text())):
+        if isinstance(parent, ast.If) and "TYPE_CHECKING" in ast.unparse(parent.test):
+            return any(getattr(child, "lineno", 0) == node.lineno for child in parent.body)
+    return False
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_files_and_functions_keep_their_size(path: Path) -> None:
+    text = path.read_text()
+    assert text.count("\n") <= 400, f"{path} is over 400 lines: it has more than one reason to be opened"
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            lines = (node.end_lineno or node.lineno) - node.lineno + 1
+            assert lines <= 60, f"{path}:{node.lineno}: {node.name} has {lines} lines"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_every_module_says_first_what_it_is_for(path: Path) -> None:
+    assert ast.get_docstring(ast.parse(path.read_text())), f"{path} has no docstring"
+
+
+def test_the_public_names_are_sorted_and_exist() -> None:
+    assert list(dq.__all__) == sorted(dq.__all__, key=str.casefold) or list(dq.__all__) == sorted(dq.__all__)
+    for name in dq.__all__:
+        assert getattr(dq, name).__doc__, f"dq.{name} has no docstring"
+
+
+def test_the_error_tree_is_drawn_as_it_is() -> None:
+    drawn = set(re.findall(r"[├└]── (\w+)", dq.errors.__doc__ or ""))
+    there = {
+        name
+        for name, value in vars(dq.errors).items()
+        if isinstance(value, type) and issubclass(value, dq.DqError) and value is not dq.DqError
+    }
+    assert drawn == there
+    assert there <= set(dq.__all__)
+
+
+def test_importing_dq_is_light() -> None:
+    # When a fresh interpreter imports dq
+    code = "import sys, dq; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    # Then nothing heavy came along that only the demonstration or the brokers need
+    assert not {"rich", "aiofiles", "asyncio", "pytest", "dq.broker.manager"} & set(loaded)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]],
+    ids=["ruff check", "ruff format", "mypy --strict"],
+)
+def test_the_linters_are_content(command: list[str]) -> None:
+    done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_top_level_holds_only_what_belongs_there() -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    allowed = {
+        "pyproject.toml", "src", "tests", "queue_data", "main.py", "README.md", "LICENSE", "CHANGELOG.md", "docs", "examples",
+        "benchmarks",
+    }  # fmt: skip
+    top = {line.split("/")[0] for line in listed}
+    assert {name for name in top if not name.startswith(".")} <= allowed
+    assert "uv.lock" not in top

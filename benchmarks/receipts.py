@@ -12,8 +12,6 @@ from floor import BareWrites
 from measure import Bench, Counters, Row, Worker, payload, say, workers
 from throughput import SINK, STREAM, consume
 
-MANY = 64
-
 
 def publish_one(bench: Bench) -> list[Row]:
     """`publish()` in a loop, with no consumer and with one that handles and acks, beside write + `fdatasync` of the same line.
@@ -63,9 +61,9 @@ def threads64(bench: Bench) -> list[Row]:
     with bench.broker() as broker, Publisher(broker, STREAM) as publisher:
         for run in range(bench.runs):
             ones.append(_threads(publisher, 1, seconds))
-            manies.append(_threads(publisher, MANY, seconds))
+            manies.append(_threads(publisher, bench.callers, seconds))
             say(f"threads64 {run + 1}: {manies[-1]:,.0f}/s, one {ones[-1]:,.0f}/s, ratio {manies[-1] / ones[-1]:.1f}")
-    return [Row("threads64", f"publish() in {MANY} threads", "records/s", manies, ">=", 8, "one thread", ones)]
+    return [Row("threads64", f"publish() in {bench.callers} threads", "records/s", manies, ">=", 8, "one thread", ones)]
 
 
 def _threads(publisher: Publisher, number: int, seconds: float) -> float:
@@ -95,12 +93,12 @@ def processes64(bench: Bench) -> list[Row]:
     ones, manies, seconds = [], [], bench.seconds(1.0)
     with bench.broker() as broker:
         broker.stream(STREAM)
-        with workers(*(Worker(_process, broker.root) for _ in range(MANY))) as made:
+        with workers(*(Worker(_process, broker.root) for _ in range(bench.callers))) as made:
             for run in range(bench.runs):
                 ones.append(_processes(made[:1], seconds))
                 manies.append(_processes(made, seconds))
                 say(f"processes64 {run + 1}: {manies[-1]:,.0f}/s, one {ones[-1]:,.0f}/s, ratio {manies[-1] / ones[-1]:.1f}")
-    return [Row("processes64", f"publish() in {MANY} processes", "records/s", manies, ">=", 6, "one process", ones)]
+    return [Row("processes64", f"publish() in {bench.callers} processes", "records/s", manies, ">=", 6, "one process", ones)]
 
 
 def _processes(made: tuple[Worker, ...], seconds: float) -> float:

@@ -47,11 +47,13 @@ def start(bench: Bench) -> list[Row]:
     rows: list[Row] = []
     for batch, size, target in LOGS:
         with bench.directory("log") as path:
-            with running(path):
+            with running(path) as broker:
                 fill(path, "emails", bench.records(size // (RECORD_BYTES + HEADER_BYTES // batch)), batch)
+                if rows:
+                    kill(broker_pids(broker))
             megabytes = _log_bytes(path) / 1e6
             if not rows:
-                clean = [_ready(path, then_kill=False) for _ in range(bench.runs)]
+                clean = [_ready(path, then_kill=run == bench.runs) for run in range(1, bench.runs + 1)]
                 rows.append(Row("start", f"time to ready, {megabytes:,.0f} MB, clean stop", "s", clean, "<=", 1.0))
                 say(f"start, clean: {min(clean):.2f} to {max(clean):.2f} s")
             rows.append(_after_kill(bench, path, megabytes, batch, target))
@@ -60,7 +62,6 @@ def start(bench: Bench) -> list[Row]:
 
 def _after_kill(bench: Bench, path: Path, megabytes: float, batch: int, target: float) -> Row:
     empty, full = [], []
-    _ready(path, then_kill=True)
     for _ in range(bench.runs):
         with bench.directory("empty") as nothing:
             empty.append(_ready(nothing, then_kill=True))

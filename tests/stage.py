@@ -32,6 +32,13 @@ def until(condition: Callable[[], T], seconds: float = DEADLINE_SECONDS, what: s
     return value
 
 
+def announce(capsys: Any, text: str) -> None:
+    """Shows a figure on the terminal, whatever pytest captures."""
+    with capsys.disabled():
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+
 def alive(pid: int) -> bool:
     """Whether a process runs; a zombie does not."""
     try:

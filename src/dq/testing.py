@@ -24,7 +24,8 @@ from typing import Any
 import orjson
 import pytest
 
-from dq.client.hand import Hand, HeldLease, Sleeper
+from dq.client.hand import Hand, Sleeper
+from dq.client.held_lease import HeldLease
 from dq.client.manager import BrokerManager
 from dq.client.task import Task
 from dq.config import LIMITS

@@ -15,7 +15,7 @@ import orjson
 
 from dq import BrokerError, DqError, Publisher, TaskIn
 
-PAUSE_SECONDS = 0.004
+PAUSE_SECONDS = 0.002
 
 
 def tell(*line: object) -> None:
@@ -48,18 +48,18 @@ class Run:
         tell("ok", [record], [place(receipt.id)], True)
 
     def many_of_a_key(self) -> None:
-        ids = self.new_ids(self.rng.randrange(1, 60))
+        ids = self.new_ids(self.rng.randrange(1, 200))
         key = self.rng.choice("abcdef")
         receipts = self.publisher.publish_many([TaskIn(payload(record, self.rng), key=key) for record in ids])
         tell("ok", ids, [place(receipt.id) for receipt in receipts], True)
 
     def many(self) -> None:
-        ids = self.new_ids(self.rng.randrange(1, 60))
+        ids = self.new_ids(self.rng.randrange(1, 200))
         receipts = self.publisher.publish_many(payload(record, self.rng) for record in ids)
         tell("ok", ids, [place(receipt.id) for receipt in receipts], False)
 
     def submitted(self) -> None:
-        ids = self.new_ids(self.rng.randrange(1, 30))
+        ids = self.new_ids(self.rng.randrange(1, 60))
         futures = [self.publisher.submit(payload(record, self.rng), key="a") for record in ids]
         tell("ok", ids, [place(future.result(30).id) for future in futures], True)
 

@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 
 import orjson
 import pytest
-from stage import Child, Threaded, alive, kill, pids, settled, sink_of, until
 
 from dq import (
     BrokerManager,
@@ -26,6 +25,7 @@ from dq import (
     TaskIn,
 )
 from dq.model.event import decode
+from stage import Child, Threaded, alive, kill, pids, settled, sink_of, until
 
 
 def take(consumer: Consumer, count: int) -> list:

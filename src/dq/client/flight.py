@@ -20,7 +20,17 @@ from dq.model.task import TaskIn
 if TYPE_CHECKING:
     from dq.client.publisher import Publisher
 
-_RAW = (bytes, bytearray, memoryview)
+
+class _Anything:
+    """A container that has everything in it."""
+
+    def __contains__(self, _: object) -> bool:
+        return True
+
+
+# Types of items that take the longer way.
+_SPECIAL = frozenset({TaskIn, bytes, bytearray, memoryview})
+_ANY = _Anything()
 # A batch leaves after this, full or not, however slowly its records come.
 _SLOW_SECONDS = 0.005
 Key = str | Callable[[Any], str | None] | None
@@ -44,15 +54,22 @@ class Flight:
     def take(self, items: Iterable[Any], key: Key) -> None:
         """Makes batches of the items and sends them. Stops early at the first batch that fails.
 
-        The plain case stands in the loop itself: a call a record more costs a tenth of the rate.
+        The plain case stands in the loop itself, on local names: a call a record more costs a tenth of the rate.
         """
-        dumps, now, batch_size, bytes_max = orjson.dumps, time.time, self._publisher.batch_size, LIMITS.batch_bytes_max
-        keyless: Draft | None = None
-        opened = 0.0
-        for item in items:
-            if key is not None or type(item) is TaskIn or type(item) in _RAW:
-                self._take_one(item, key)
-            else:
+        dumps, now, bytes_max = orjson.dumps, time.time, LIMITS.batch_bytes_max
+        batch_size, special = self._publisher.batch_size, _SPECIAL if key is None else _ANY
+        lines, count, leaves_at = bytearray(), 0, 0.0
+        try:
+            for item in items:
+                if type(item) in special:
+                    self._ship_plain(lines, count)  # first, so that records keep their order where there is one bucket
+                    lines, count = bytearray(), 0
+                    self._take_one(item, key)
+                    if self.error is not None:
+                        break
+                    continue
+                if self._drafts:
+                    self._ship_drafts()
                 at = now()
                 try:
                     line = dumps({"at": at, "payload": item}, None, LINE)
@@ -61,29 +78,35 @@ class Flight:
                     raise
                 if b"null" in line:
                     check_finite(item)
-                if keyless is not None and len(keyless.lines) + len(line) > bytes_max:
-                    self._ship(keyless)
-                    keyless = None
-                if keyless is None:
+                if not count or len(lines) + len(line) > bytes_max:
                     if len(line) > LIMITS.record_bytes_max:
                         raise too_large(line)
-                    keyless, opened = Draft(self._batcher.next_keyless(), self._batcher.durability), at
-                keyless.lines += line
-                keyless.count += 1
-                if keyless.count >= batch_size or at - opened > _SLOW_SECONDS:
-                    self._ship(keyless)
-                    keyless = None
-            if self.error is not None:
-                return
-        if keyless is not None:
-            self._ship(keyless)
+                    self._ship_plain(lines, count)
+                    lines, count, leaves_at = bytearray(), 0, at + _SLOW_SECONDS
+                lines += line
+                count += 1
+                if count >= batch_size or at > leaves_at:
+                    self._ship_plain(lines, count)
+                    lines, count = bytearray(), 0
+                    if self.error is not None:
+                        break
+        finally:
+            self._ship_plain(lines, count)  # also what came before an item that cannot be published
+
+    def _ship_plain(self, lines: bytearray, count: int) -> None:
+        """A batch of records without a key."""
+        if count:
+            draft = Draft(self._batcher.next_keyless(), self._batcher.durability)
+            draft.lines, draft.count = lines, count
+            self._ship(draft)
 
     def _take_one(self, item: Any, key: Key) -> None:
         """A record with more than a payload."""
         part = item if type(item) is TaskIn else TaskIn(item)
         chosen = part.key if part.key is not None else key(part.payload) if callable(key) else key
         line = self._publisher.line_of(part.payload, chosen, part.topic, part.name, part.headers)
-        bucket = -1 if chosen is None else self._batcher.router.of(chosen)
+        lanes = len(self._batcher.lanes)
+        bucket = 0 if lanes == 1 else -1 if chosen is None else self._batcher.router.of(chosen)
         draft = self._drafts.get(bucket)
         if draft is not None and len(draft.lines) + len(line) > LIMITS.batch_bytes_max:
             self._ship(self._drafts.pop(bucket))
@@ -98,6 +121,12 @@ class Flight:
             draft.labelled += 1
         if draft.count >= self._publisher.batch_size:
             self._ship(self._drafts.pop(bucket))
+
+    def _ship_drafts(self) -> None:
+        """Sends the batches that `_take_one` has begun."""
+        drafts, self._drafts = self._drafts, {}
+        for draft in drafts.values():
+            self._ship(draft)
 
     def _ship(self, draft: Draft) -> None:
         batcher = self._batcher
@@ -124,11 +153,7 @@ class Flight:
 
     def finish(self) -> None:
         """Sends what is left and waits until all is answered."""
-        for draft in self._drafts.values():
-            with self._batcher.lock:
-                self._batcher.add_draft(draft)
-            self._sent.append(draft)
-        self._drafts.clear()
+        self._ship_drafts()
         for draft in self._sent:
             self._publisher.wait_for(draft)
         self._collect()

@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 from dq.config import LIMITS
 from dq.demo.failed import DemoFailed
-from dq.errors import BrokerError, BrokerRunning, InUse
+from dq.errors import BrokerRunning
 from dq.log.layout import Layout
 from dq.log.locks import hold
 
@@ -45,22 +44,16 @@ def _empty(directory: Path) -> None:
     """Removes what a broker makes, and nothing else. The lock files stay: who has one open would hold a lock beside its successor."""
     layout = Layout(directory)
     with contextlib.ExitStack() as held:
-        held.enter_context(_locked(layout.manager_lock, 0.0, str(directory), BrokerRunning))
+        held.enter_context(hold(layout.manager_lock, 0.0, str(directory), BrokerRunning))
         for lock in (layout.streams_lock, layout.sinks_lock):
             if lock.parent.is_dir():  # a broker whose manager was killed may still be writing
-                held.enter_context(_locked(lock, LIMITS.lock_wait_seconds, str(lock.parent), InUse))
+                held.enter_context(hold(lock, LIMITS.lock_wait_seconds, str(lock.parent)))
         for part in (layout.streams, layout.sinks):
             for path in part.iterdir() if part.is_dir() else ():
                 if not path.name.startswith("writer.lock"):
                     _remove(path)
         for path in (layout.quarantine, layout.instance, layout.socket):
             _remove(path)
-
-
-@contextlib.contextmanager
-def _locked(path: Path, wait_seconds: float, what: str, error: type[BrokerError]) -> Iterator[None]:
-    with hold(path, wait_seconds, what, error):
-        yield
 
 
 def _remove(path: Path) -> None:

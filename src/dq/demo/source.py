@@ -16,8 +16,8 @@ import aiofiles
 from dq.demo.examine import FILE_FIGURES, LINE_FIGURES, name_of
 from dq.demo.failed import DemoFailed
 
-LINES_MAX = 1_000_000
-"""Each line waits for two receipts, so a million takes minutes already; and all of them are held in memory."""
+LINES_MAX = 200_000
+"""Each line waits for two receipts, so these take a minute or two already; and all results are held in memory."""
 _BLOCK_BYTES = 1 << 20
 _NOT_LIBRARY = frozenset({"test", "tests", "idle_test", "site-packages", "dist-packages"})
 

@@ -1,0 +1,168 @@
+"""How far a run is: the broker's own figures beside what has come in, looked at a few times a second."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from dq.client.broker import Broker
+from dq.demo.crew import Crew
+from dq.demo.failed import DemoFailed
+from dq.demo.orders import SINKS, TASKS
+from dq.demo.results import Results
+from dq.demo.source import Work
+
+_LOOK_SECONDS = 0.1
+_STALLED_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerLine:
+    """One consumer as the page shows it.
+
+    Attributes:
+        state: "", "starting" or "killed".
+        task: what it began last, by its own note.
+    """
+
+    number: int
+    pid: int
+    state: str
+    in_hand: int
+    settled: int
+    task: str
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One look.
+
+    Attributes:
+        seconds: since the run began.
+        phase: what goes on.
+        tasks: how many there are to be; 0 where that is not known.
+        published: records in the stream.
+        waiting, in_hand, settled: of the sink.
+        redelivered: leased once more.
+        results: tasks with a result.
+    """
+
+    seconds: float
+    phase: str
+    tasks: int
+    published: int
+    waiting: int
+    in_hand: int
+    settled: int
+    redelivered: int
+    results: int
+    consumers: tuple[ConsumerLine, ...]
+
+
+class View(Protocol):
+    """Whoever shows it."""
+
+    def show(self, progress: Progress) -> None:
+        """One look."""
+
+    def tell(self, seconds: float, text: str) -> None:
+        """Something happened."""
+
+
+class Watch:
+    """Looks, shows, and waits until something is so.
+
+    Attributes:
+        stream: which stream is being worked on.
+        phase: what goes on, for people.
+    """
+
+    def __init__(self, broker: Broker, crew: Crew, results: Results, view: View, work: Work) -> None:
+        self.broker, self.crew, self.results = broker, crew, results
+        self._view, self._work = view, work
+        self.began = time.monotonic()
+        self.stream, self.phase = TASKS, "starting"
+        self._settled: dict[int, int] = {}
+
+    @property
+    def seconds(self) -> float:
+        """Since the run began."""
+        return time.monotonic() - self.began
+
+    def tell(self, text: str) -> None:
+        """Shows that something happened."""
+        self._view.tell(self.seconds, text)
+
+    def look(self) -> Progress:
+        """One look, shown."""
+        self.crew.listen()
+        progress = self._progress(self.broker.stats())
+        self._view.show(progress)
+        return progress
+
+    def until(self, done: Callable[[Progress], bool]) -> Progress:
+        """Looks until `done`; returns the last look.
+
+        Raises:
+            DemoFailed: nothing has moved for 30 s, or a process ended.
+        """
+        moved_at, last = time.monotonic(), (-1, -1, -1, -1)
+        while True:
+            progress = self.look()
+            if done(progress):
+                return progress
+            now, figures = time.monotonic(), (progress.published, progress.in_hand, progress.settled, progress.results)
+            if figures != last:
+                moved_at, last = now, figures
+            elif now - moved_at > _STALLED_SECONDS:
+                raise DemoFailed(
+                    f"nothing has moved for {_STALLED_SECONDS:g} s while {self.phase}: {progress.published} published, "
+                    f"{progress.waiting} waiting, {progress.in_hand} in hand, {progress.settled} settled, "
+                    f"{progress.results} results"
+                )
+            self.crew.listen(_LOOK_SECONDS)
+
+    def _progress(self, stats: dict[str, Any]) -> Progress:
+        stream = stats["publisher_broker"].get("streams", {}).get(self.stream, {})
+        sink = stats["consumer_broker"].get("sinks", {}).get(SINKS[self.stream], {})
+        shards = sink.get("shards", {}).values()
+        # While the publisher broker is being replaced the stream is known by what the consumer broker has seen of it.
+        published = sum(stream["ends"]) if stream else sum(shard["end"] for shard in shards)
+        return Progress(
+            seconds=self.seconds,
+            phase=self.phase,
+            tasks=len(self._work.payloads) if self.stream == TASKS else 0,
+            published=published,
+            waiting=sum(shard["waiting"] for shard in shards),
+            in_hand=sum(shard["in_hand"] for shard in shards),
+            settled=sink.get("settled", 0),
+            redelivered=sink.get("redelivered", 0),
+            results=self.results.count,
+            consumers=self._consumers(stats, sink),
+        )
+
+    def _consumers(self, stats: dict[str, Any], sink: dict[str, Any]) -> tuple[ConsumerLine, ...]:
+        pids = {consumer: known["pid"] for consumer, known in stats["consumer_broker"].get("consumers", {}).items()}
+        hands = {pids[consumer]: hand for consumer, hand in sink.get("consumers", {}).items() if consumer in pids}
+        notes = last_notes(sink)
+        lines = []
+        for worker in self.crew.consumers:
+            hand = hands.get(worker.pid)
+            if hand is not None:
+                self._settled[worker.number] = hand["settled"]
+            state = "killed" if worker.killed else "" if hand is not None else "starting"
+            in_hand = hand["in_hand"] if hand is not None else 0
+            task = self._work.short(notes[worker.number][1]) if in_hand and worker.number in notes else ""
+            lines.append(ConsumerLine(worker.number, worker.pid, state, in_hand, self._settled.get(worker.number, 0), task))
+        return tuple(lines)
+
+
+def last_notes(sink: dict[str, Any]) -> dict[int, tuple[str, str]]:
+    """What each consumer said last in a note of the sink's status: the task's id and its name, by the consumer's number."""
+    found: dict[int, tuple[str, str]] = {}
+    for note in sink.get("notes", ()):
+        number, task, name = note["note"].split(" ", 2)
+        found[int(number)] = (task, name)
+    return found

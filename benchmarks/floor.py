@@ -18,7 +18,7 @@ from pathlib import Path
 
 import orjson
 
-from measure import BODY, LATEST_SECONDS, LINE, Worker, handle, payload, workers
+from measure import BODY, LATEST_SECONDS, LINE, Worker, cpu_seconds, handle, payload, workers
 
 
 def _producer(control: Connection, pipe: Connection, batch: int) -> None:
@@ -64,8 +64,8 @@ def _consumer(control: Connection, pipe: Connection) -> None:
         control.send(time.perf_counter())
 
 
-def pipeline(directory: Path, records: int, batch: int = 500, warm: int = 50_000) -> float:
-    """Records a second from the first encode to the last call."""
+def pipeline(directory: Path, records: int, batch: int = 500, warm: int = 50_000) -> tuple[float, float]:
+    """Records a second from the first encode to the last call, and microseconds of processor time a record."""
     path = directory / "floor.log"
     source, to_writer = multiprocessing.Pipe(False)
     from_writer, to_consumer = multiprocessing.Pipe(False)
@@ -79,12 +79,14 @@ def pipeline(directory: Path, records: int, batch: int = 500, warm: int = 50_000
     try:
         with workers(*made) as (producer, _, consumer):
             for first, count in ((0, warm), (warm, records)):
+                used = sum(cpu_seconds(worker.pid) for worker in made)
                 consumer.tell(count)
                 producer.tell(first, count)
                 ended, began = consumer.hear(LATEST_SECONDS), producer.hear()
+            used = sum(cpu_seconds(worker.pid) for worker in made) - used
     finally:
         path.unlink(missing_ok=True)
-    return records / (ended - began)
+    return records / (ended - began), used / records * 1e6
 
 
 def record_line() -> bytes:
@@ -131,8 +133,8 @@ class BareWrites:
 def main() -> None:
     directory = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
     for batch in (1, 10, 100, 500, 1000):
-        rate = pipeline(directory, 1_000_000 if batch >= 100 else 20_000, batch)
-        print(f"floor, batches of {batch}: {rate:,.0f} records/s", flush=True)
+        rate, used = pipeline(directory, 1_000_000 if batch >= 100 else 20_000, batch)
+        print(f"floor, batches of {batch}: {rate:,.0f} records/s, {used:.2f} us of processor time each", flush=True)
     bare = BareWrites(directory)
     print(f"write + fdatasync, one line each: {bare.rate(5000):,.0f}/s")
     bare.close()

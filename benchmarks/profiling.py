@@ -17,8 +17,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from measure import Bench, Counters, Worker, broker_pids, workers
-from throughput import CONSUMERS, SINK, STREAM, consume, publish, send_through
+from measure import Bench, Counters, Worker, workers
+from throughput import CONSUMERS, SINK, STREAM, Flow, consume, publish
 
 RECORDS, TOP = 5_000_000, 14
 
@@ -32,16 +32,15 @@ def profile(bench: Bench, into: Path) -> None:
         into_or_none = None if spy else into
         publisher = Worker(_profiled, into_or_none, "publisher", publish, broker.root, STREAM, 500, "publish_many")
         consumers = [
-            Worker(_profiled, into_or_none, f"consumer-{n}", consume, broker.root, STREAM, SINK, counters.array, n)
+            Worker(_profiled, into_or_none, f"consumer-{n + 1}", consume, broker.root, STREAM, SINK, counters.array, n)
             for n in range(CONSUMERS)
         ]
         warm, count = bench.records(50_000), bench.records(RECORDS if spy else RECORDS // 10)
         with workers(publisher, *consumers):
-            send_through(publisher, counters, 0, warm)
-            pids = dict(zip(("publisher broker", "consumer broker"), broker_pids(broker)[1:], strict=True))
-            pids |= {"publisher": publisher.pid, **{f"consumer-{n}": worker.pid for n, worker in enumerate(consumers)}}
-            with spied(spy, pids, into):
-                rate = send_through(publisher, counters, warm, count)
+            running = Flow(broker, publisher, consumers, counters)
+            running.send(0, warm)
+            with spied(spy, running.pids, into):
+                rate = running.send(warm, count)
     print(f"{count:,} records at {rate:,.0f}/s under {'py-spy' if spy else 'cProfile'}")
     for file in sorted(into.glob("*.raw" if spy else "*.pstats")):
         (_show_raw if spy else _show_pstats)(file)

@@ -11,14 +11,15 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import floor
 from dq import BrokerManager, Consumer, Publisher
-from measure import BODY, Bench, Counters, Row, Worker, handle, say, slot, workers
+from measure import BODY, Bench, Counters, Row, Worker, broker_pids, cpu_seconds, handle, say, slot, workers
 
 STREAM, SINK, CONSUMERS = "emails", "mailers", 2
 
@@ -66,30 +67,51 @@ def consume(control: Connection, root: Path, stream: str, sink: str, counts: Any
             view[place] = done
 
 
+class Flow:
+    """A publisher and two consumers, registered.
+
+    Attributes:
+        counters: of what was handled.
+        pids: by the name of the process, the brokers' included.
+    """
+
+    def __init__(self, broker: BrokerManager, publisher: Worker, consumers: Sequence[Worker], counters: Counters) -> None:
+        self.publisher, self.counters = publisher, counters
+        brokers = zip(("publisher broker", "consumer broker"), broker_pids(broker)[1:], strict=True)
+        self.pids = {"publisher": publisher.pid, **dict(brokers)}
+        self.pids |= {f"consumer {n}": worker.pid for n, worker in enumerate(consumers, 1)}
+
+    def send(self, first: int, count: int) -> float:
+        """Records a second of these, from the first encode to the last task handled."""
+        self.publisher.tell(first, count)
+        ended = self.counters.reach(first + count)
+        return count / (ended - self.publisher.hear())
+
+    def cpu_seconds(self) -> dict[str, float]:
+        """What each process has used."""
+        return {name: cpu_seconds(pid) for name, pid in self.pids.items()}
+
+
 @contextlib.contextmanager
-def flow(broker: BrokerManager, way: str, batch: int) -> Iterator[tuple[Worker, Counters]]:
-    """A publisher and two consumers, registered; the publisher, and the count of what was handled."""
+def flow(broker: BrokerManager, way: str, batch: int) -> Iterator[Flow]:
+    """The processes of one run."""
     counters = Counters(CONSUMERS)
     # The publisher first: it makes the stream.
     publisher = Worker(publish, broker.root, STREAM, batch, way)
     made = [Worker(consume, broker.root, STREAM, SINK, counters.array, n) for n in range(CONSUMERS)]
     with workers(publisher, *made):
-        yield publisher, counters
-
-
-def send_through(publisher: Worker, counters: Counters, first: int, count: int) -> float:
-    """Records a second of these, from the first encode to the last task handled."""
-    publisher.tell(first, count)
-    ended = counters.reach(first + count)
-    return count / (ended - publisher.hear())
+        yield Flow(broker, publisher, made, counters)
 
 
 def _one_run(bench: Bench, way: str, records: int, warm: int, batch: int) -> tuple[float, float, dict[str, Any]]:
-    with bench.broker() as broker, flow(broker, way, batch) as (publisher, counters):
-        cold = send_through(publisher, counters, 0, warm)
-        rate = send_through(publisher, counters, warm, records)
+    with bench.broker() as broker, flow(broker, way, batch) as running:
+        cold = running.send(0, warm)
+        before = running.cpu_seconds()
+        rate = running.send(warm, records)
+        used = {f"us of {name}": (end - before[name]) / records * 1e6 for name, end in running.cpu_seconds().items()}
         stats = broker.stats()["publisher_broker"]
-        sizes = {"batches": stats["batches"], "commits": stats["commits"], "line_bytes": _line_bytes(broker)}
+        sizes = {"line bytes": _line_bytes(broker), "batches": stats["batches"], "commits": stats["commits"]}
+        sizes |= {"us of processor time a record": sum(used.values()), **used}
     return rate, cold, sizes
 
 
@@ -102,15 +124,17 @@ def _line_bytes(broker: BrokerManager) -> int:
 
 def _row(bench: Bench, name: str, what: str, target: float, records: int, way: str) -> Row:
     count, warm, batch = bench.records(records), bench.records(50_000), 500
-    rates, colds, floors, sizes = [], [], [], {}
+    rates, colds, floors, floors_used, sizes = [], [], [], [], {}
     for run in range(bench.runs):
         rate, cold, sizes = _one_run(bench, way, count, warm, batch)
         with bench.directory("floor") as directory:
-            floors.append(floor.pipeline(directory, count, batch, warm))
+            bare, used = floor.pipeline(directory, count, batch, warm)
+        floors.append(bare)
+        floors_used.append(used)
         rates.append(rate)
         colds.append(cold)
-        say(f"{name} {run + 1}: {rate:,.0f}/s, cold {cold:,.0f}/s, floor {floors[-1]:,.0f}/s, ratio {rate / floors[-1]:.2f}")
-    notes = {"records": count, "cold": sorted(colds)[len(colds) // 2], "floor_line_bytes": len(floor.record_line()), **sizes}
+        say(f"{name} {run + 1}: {rate:,.0f}/s, cold {cold:,.0f}/s, floor {bare:,.0f}/s, ratio {rate / bare:.2f}")
+    notes = {"records": count, "cold": median(colds), **sizes, "us of the floor": median(floors_used)}
     return Row(name, what, "records/s", rates, ">=", target, "floor", floors, notes)
 
 

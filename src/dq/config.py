@@ -37,6 +37,8 @@ class Limits:
     """A reader keeps one (offset, position) for so many bytes: 16 bytes a MiB of backlog."""
     read_bytes: int = 1 * MIB
     """What a reader takes from the disk at once."""
+    trim_seconds: float = 60.0
+    """How often it is looked whether settled segments have become old."""
     reserve_bytes: int = 8 * MIB
     """Kept free beside the sinks, so that acks go on when the disk is full."""
     streams_max: int = 10_000

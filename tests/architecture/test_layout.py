@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import dq
+from dq import errors
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "dq"
@@ -133,15 +134,16 @@ def test_every_module_says_first_what_it_is_for(path: Path) -> None:
 
 def test_the_public_names_are_sorted_and_exist() -> None:
     assert list(dq.__all__) == sorted(dq.__all__, key=str.casefold) or list(dq.__all__) == sorted(dq.__all__)
+    assert set(dq.__all__) == set(dq._HOME_OF), "the lists of names in dq/__init__.py differ"
     for name in dq.__all__:
         assert getattr(dq, name).__doc__, f"dq.{name} has no docstring"
 
 
 def test_the_error_tree_is_drawn_as_it_is() -> None:
-    drawn = set(re.findall(r"[├└]── (\w+)", dq.errors.__doc__ or ""))
+    drawn = set(re.findall(r"[├└]── (\w+)", errors.__doc__ or ""))
     there = {
         name
-        for name, value in vars(dq.errors).items()
+        for name, value in vars(errors).items()
         if isinstance(value, type) and issubclass(value, dq.DqError) and value is not dq.DqError
     }
     assert drawn == there
@@ -153,7 +155,7 @@ def test_importing_dq_is_light() -> None:
     code = "import sys, dq; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     # Then nothing heavy came along that only the demonstration or the brokers need
-    assert not {"rich", "aiofiles", "asyncio", "pytest", "dq.broker.manager"} & set(loaded)
+    assert not {"rich", "aiofiles", "pytest", "dq.broker.manager", "dq.client.publisher"} & set(loaded)
 
 
 @pytest.mark.parametrize(

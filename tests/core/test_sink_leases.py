@@ -305,6 +305,19 @@ def test_a_late_ack_of_a_dying_record_changes_nothing(make_desk):
     assert len(desk.core.dead_letters()) == 1
 
 
+def test_a_late_ack_of_an_earlier_life_of_a_consumer_gives_no_credit(desk):
+    desk.commit(10)
+    desk.join("a", credit=9)
+    taken = desk.take(3)
+    desk.die("a")
+    desk.join("a")
+    assert desk.ack(taken) == 3
+    assert desk.take() is None
+    assert desk.core.stats().consumers["a"].settled == 3
+    desk.core.grant("a", 2)
+    assert desk.take().range == (3, 5)
+
+
 def test_leases_that_ended_are_forgotten_at_last(make_desk, monkeypatch):
     monkeypatch.setattr("dq.core.book.ENDED_LEASES_MAX", 3)
     desk = make_desk()

@@ -225,7 +225,7 @@ def _report(verdict: Verdict, killed: Counter[str], pauses: dict[str, list[float
     counts = {name: len(getattr(verdict, name)) for name in ("lost", "unexpected", "redelivered", "misplaced", "disordered")}
     return (
         f"  killed {sum(killed.values())}: {worst}\n"
-        f"  {verdict.invoked} records published, {verdict.stored} receipts, {verdict.received} received, {verdict.acked} acked\n"
+        f"  published {verdict.invoked}, {verdict.stored} receipts, {verdict.received} received, {verdict.acked} acked\n"
         f"  {verdict.twice} came twice before their ack, {verdict.recovered} stored without a receipt\n"
         f"  {', '.join(f'{name} {count}' for name, count in counts.items())}, wedged 0, orphans 0\n"
         f"  the sink: redelivered {figures['redelivered']}, late acks {figures['late_acks']}; {seconds:.1f} s\n"

@@ -288,6 +288,13 @@ def test_a_directory_that_others_can_write_to_is_refused(root: Path, mode: int) 
     root.chmod(0o700)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+def test_a_directory_of_another_user_is_refused(root: Path) -> None:
+    os.chown(root, 65534, 65534)
+    with pytest.raises(LogError, match="belongs to uid 65534"):
+        opened(root)
+
+
 def test_a_mark_that_cannot_be_removed_stops_the_start(root: Path) -> None:
     catalog = opened(root)
     publish(catalog.create("emails", ONE), 5)

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
-import random
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from log_rig import UUID, Rig, batch_bytes, read_all, record, records, sealed
-from sim_files import FaultyFiles, MemoryFiles
+from sim_files import FaultyFiles
 
 from dq.config import LIMITS
 from dq.errors import Damaged, LogError, NewerFormat, SyncFailed
-from dq.log.bucket_log import BucketLog
 from dq.log.format import Identity, SegmentHeader, encode_segment, seal
 from dq.log.storage import Batch, End
 
@@ -367,53 +365,3 @@ def test_a_tail_is_not_cut_before_its_copy_is_on_disk(three: Rig, nth: int) -> N
         assert path.stat().st_size == size
         assert files.calls["truncate"] == 0
     assert three.open().end.offset == 60
-
-
-def test_any_kill_or_power_cut_leaves_a_log_that_starts_with_all_that_was_confirmed(tmp_path: Path) -> None:
-    """Commits of one to six batches, cut at any moment, sectors written or not by chance, several lives long."""
-    for seed in range(400):
-        chance = random.Random(seed)
-        files = MemoryFiles()
-        for path in (tmp_path, tmp_path / "streams", tmp_path / "streams/emails", tmp_path / "streams/emails/0"):
-            files.add(path, None)
-        written: list[bytes] = []
-        confirmed = 0
-        for life in range(4):
-            rig = Rig(tmp_path, files)
-            log = rig.open(segment_bytes=2000, epoch=life + 1)
-            assert confirmed <= log.end.offset <= len(written), seed
-            del written[log.end.offset :]
-            assert rig.read_all(log.end) == b"".join(written), seed
-            confirmed = log.end.offset  # a resend of what was found is answered from now on
-            for commit in range(chance.randint(1, 8)):
-                for batch in range(chance.randint(1, 6)):
-                    lines = [record(chance.getrandbits(40), chance.choice((0, 30, 700))) for _ in range(chance.randint(1, 4))]
-                    log.append(Batch(f"p{life}.{commit}.{batch}", 0, len(lines), b"".join(lines)))
-                    written += lines
-                if chance.random() < 0.2:
-                    break_at(log, chance)
-                    break
-                log.commit()
-                confirmed = log.end.offset
-            if chance.random() < 0.6:  # else it was only killed, and the system still knows what the disk does not
-                files = files.power_cut(chance)
-
-
-class PowerCutError(Exception):
-    pass
-
-
-def break_at(log: BucketLog, chance: random.Random) -> None:
-    """Stops a commit at its flush or at that of the directory, as a power cut would."""
-    files, method = log._files, chance.choice(("fdatasync", "sync_directory"))
-
-    def stop(_: object) -> None:
-        raise PowerCutError
-
-    setattr(files, method, stop)
-    try:
-        log.commit()
-    except PowerCutError:
-        pass
-    finally:
-        delattr(files, method)

@@ -71,45 +71,58 @@ def served_by_reader(rig: Rig, end: End) -> bytes:
     return found
 
 
-def assert_nothing_wrong_is_served(contents: dict[Path, bytes], path: Path, spoiled: bytes, end: End, truth: bytes) -> int:
-    """Neither by a reader on its own nor after a start. Returns where the log ended after that; where it did if it was refused."""
-    rig = new_rig({**contents, path: spoiled})
-    assert truth.startswith(served_by_reader(rig, end))
-    try:
-        log = rig.open()
-    except LogError:
-        return end.offset
-    assert sum(map(len, rig.kept_away())) == log.report.torn_bytes > 0
-    assert truth.startswith(read_all(rig.reader(log.end), 0, log.end.offset))
-    return log.end.offset
+class Bench:
+    """One whole log, of which one file at a time is spoiled."""
+
+    def __init__(self, batches: int, count: int, padding: int, segment_bytes: int) -> None:
+        self.contents, self.ends = written(batches, count, padding, segment_bytes)
+        self.truth = records(0, batches * count, padding)
+        self.rig = new_rig(self.contents)
+
+    def offset_left_by(self, path: Path, spoiled: bytes) -> int:
+        """Asserts that nothing wrong is served, neither by a reader on its own nor after a start.
+
+        Returns where the log ends after that; where it did before if the start was refused.
+        """
+        rig, end = self.rig, self.ends[-1]
+        assert isinstance(rig.files, MemoryFiles)
+        rig.files.add(path, spoiled)
+        assert self.truth.startswith(served_by_reader(rig, end))
+        try:
+            log = rig.open()
+        except LogError:
+            rig.files.add(path, self.contents[path])
+            return end.offset
+        self.rig = new_rig(self.contents)
+        assert sum(map(len, rig.kept_away())) == log.report.torn_bytes > 0
+        assert self.truth.startswith(read_all(rig.reader(log.end), 0, log.end.offset))
+        return log.end.offset
 
 
 @pytest.mark.parametrize("part", range(4))
 def test_no_turned_bit_is_served_and_none_costs_more_than_the_last_batch(part: int) -> None:
-    contents, ends = written(batches=6, count=8, padding=290, segment_bytes=5000)
-    assert 16_000 < sum(map(len, contents.values())) < 19_000
-    assert len(contents) == 3
-    truth = records(0, 48, 290)
-    for path, content in contents.items():
+    bench = Bench(batches=6, count=8, padding=290, segment_bytes=9000)
+    assert 16_000 < sum(map(len, bench.contents.values())) < 19_000
+    assert len(bench.contents) == 2
+    for path, content in bench.contents.items():
         spoiled = bytearray(content)
         for place in range(part, len(content), 4):
             for bit in range(8):
                 spoiled[place] ^= 1 << bit
-                assert assert_nothing_wrong_is_served(contents, path, bytes(spoiled), ends[-1], truth) >= ends[-2].offset
+                assert bench.offset_left_by(path, bytes(spoiled)) >= bench.ends[-2].offset
                 spoiled[place] ^= 1 << bit
 
 
 @pytest.mark.parametrize("sector", [512, 4096])
 def test_no_zeroed_sector_is_served(sector: int) -> None:
-    contents, ends = written(batches=40, count=2, padding=200, segment_bytes=9000)
-    truth = records(0, 80, 200)
-    for path, content in contents.items():
+    bench = Bench(batches=40, count=2, padding=200, segment_bytes=9000)
+    last = list(bench.contents)[-1]
+    for path, content in bench.contents.items():
         for begin in range(0, len(content), sector):
             stop = min(begin + sector, len(content))
-            spoiled = content[:begin] + bytes(stop - begin) + content[stop:]
-            left = assert_nothing_wrong_is_served(contents, path, spoiled, ends[-1], truth)
+            left = bench.offset_left_by(path, content[:begin] + bytes(stop - begin) + content[stop:])
             # Zeroes at the very end are what a power cut leaves of a commit; anywhere else they are refused.
-            assert left == 80 or (path == list(contents)[-1] and begin >= len(content) - sector - 600)
+            assert left == 80 or (path == last and begin >= len(content) - sector - 600)
 
 
 def test_a_reader_that_was_told_an_end_beyond_the_file_says_so() -> None:

@@ -17,12 +17,20 @@ from dq import BrokerManager, BrokerNotRunning, Closed, Consumer, DqError, Forke
 from dq.client.starter import start_detached
 from stage import Child, Threaded, alive, announce, kill, marked, pids, settled, sink_of, until
 
-CONSUMER = """
+NURSERY = """
+import signal
 from dq import Consumer
-consumer = Consumer(sys.argv[1], sys.argv[2], sink=sys.argv[2], prefetch=1)
-for task in consumer:
-    say(task.payload)
-    heard()
+while True:
+    name = heard()
+    if name is None:
+        break
+    pid = os.fork()  # before any object of dq is made: a new interpreter for each would take all the time
+    if not pid:
+        for task in Consumer(sys.argv[1], name, sink=name, prefetch=1):
+            say(task.payload)
+            signal.pause()
+    say(pid)
+    say(os.waitpid(pid, 0)[0])
 """
 
 
@@ -30,37 +38,41 @@ for task in consumer:
 
 
 def test_the_work_of_a_killed_consumer_is_in_anothers_hand_within_50_ms(broker, name, capsys):
-    """p99 < 50 ms over 30 kills, from the signal to the record in the other's hand."""
-    kills = 30
+    """p99 < 50 ms over 100 kills, from the signal to the record in the other's hand."""
+    kills = 100
     waits: list[float] = []
-    with Publisher(broker, name) as publisher, Consumer(broker, name, sink=name, prefetch=1) as survivor:
-        children = [Child(CONSUMER, broker.root, name) for _ in range(3)]
+    victim = 0
+    with (
+        Publisher(broker, name) as publisher,
+        Consumer(broker, name, sink=name, prefetch=1) as survivor,
+        Child(NURSERY, broker.root) as nursery,
+    ):
         try:
             for round_number in range(kills):
-                child = children.pop(0)
-                until(lambda c=child: _is_idle(broker, name, c.pid), what="the victim waits idle")
+                nursery.tell(name)
+                victim = nursery.hear()
+                until(lambda pid=victim: _is_idle(broker, name, pid), what="the victim waits idle")
                 publisher.publish(round_number)
-                assert child.hear() == round_number  # it is in its hand
+                assert nursery.hear() == round_number  # it is in its hand
                 got: list[tuple[float, int]] = []
                 taking = Threaded(lambda got=got: _take_one(survivor, got))
                 until(lambda: _credit(broker, name, survivor.consumer_id), what="the survivor waits idle")
 
                 at = time.monotonic()
-                child.kill()
+                kill(victim)
                 taking.result()
 
                 assert got[0][1] == round_number
                 waits.append(got[0][0] - at)
-                child.close()
-                if round_number < kills - 3:
-                    children.append(Child(CONSUMER, broker.root, name))
+                assert nursery.hear() == victim
         finally:
-            for child in children:
-                child.close()
+            if victim:
+                kill(victim)
     waits.sort()
-    p50, worst = statistics.median(waits) * 1e3, waits[-1] * 1e3
-    announce(capsys, f"\n  consumer killed -> in another's hand: p50 {p50:.1f} ms, max of {kills} {worst:.1f} ms\n")
-    assert waits[-1] < 0.05
+    p50, p99, worst = statistics.median(waits) * 1e3, waits[-2] * 1e3, waits[-1] * 1e3
+    figures = f"p50 {p50:.1f} ms, p99 {p99:.1f} ms, worst of {kills} {worst:.1f} ms"
+    announce(capsys, f"\n  consumer killed -> its record in another's hand: {figures}\n")
+    assert p99 < 50
 
 
 def _is_idle(broker, sink, pid) -> bool:

@@ -51,6 +51,11 @@ class Registry:
         """A broker died: its clients come again by themselves."""
         self._by_id = {name: client for name, client in self._by_id.items() if client.broker is not broker}
 
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self._by_id)
+
     def to_list(self) -> list[dict[str, object]]:
         """For the status."""
         return [asdict(client) for client in self._by_id.values()]

@@ -55,7 +55,7 @@ class ConsumerBroker:
         self._lock: HeldLock | None = None
         self._sinks: dict[str, SinkRun] = {}
         self._over: dict[str, set[SinkRun]] = {}
-        self._ends: dict[Shard, End] = {}
+        self._told: dict[Shard, int] = {}
         self._desk: Desk[ConsumerClient] = Desk(life, _OWNER, self._on_consumer, self._died)
         self._neighbour = Neighbour(life, self._on_hint)
         self._touched: set[SinkRun] = set()
@@ -303,13 +303,28 @@ class ConsumerBroker:
         runs = [run for run in self._sinks.values() if run.unsynced]
         if runs:
             self._sync_at = now + LIMITS.sink_sync_seconds
+            floors = self._low_water()
             self._syncing = self._syncer.submit(_sync_all, runs)
-            self._syncing.add_done_callback(lambda done: self._life.poller.call(lambda: self._synced(done)))
+            self._syncing.add_done_callback(lambda done: self._life.poller.call(lambda: self._synced(done, floors)))
 
-    def _synced(self, done: Future[None]) -> None:
+    def _low_water(self) -> dict[Shard, int]:
+        """Per bucket, what every sink over it has settled."""
+        floors: dict[Shard, int] = {}
+        for run in self._sinks.values():
+            for shard, floor in run.core.floors().items():
+                floors[shard] = min(floor, floors.get(shard, floor))
+        return floors
+
+    def _synced(self, done: Future[None], floors: dict[Shard, int]) -> None:
+        """What was settled before the sync is settled for good, and the segments below may go."""
         error = done.exception()
         if error is not None:
             self._life.fail(error)
+            return
+        for (stream, bucket), floor in floors.items():
+            if self._told.get((stream, bucket), 0) < floor:
+                self._told[stream, bucket] = floor
+                self._life.tell(Event(EventType.TRIM, _OWNER, {"stream": stream, "bucket": bucket, "offset": floor}))
 
     # --- the hint from the other broker ----------------------------------------------------------------------------
 
@@ -317,6 +332,9 @@ class ConsumerBroker:
         self._neighbour.attach(sock)
         self._hint_asked = False
         self._ask_for_hint()
+        self._told.clear()
+        for run in self._sinks.values():
+            run.unsynced = True
         self._resend_dead_letters()  # those under way to a broker that died may be lost; a second one is known by its number
 
     def _ask_for_hint(self) -> None:

@@ -87,7 +87,6 @@ class Manager:
         self._join_brokers()
         self._door = open_door(self.root)
         self._poller.add(self._door, self._accept)
-        self._empty_since = time.monotonic()
 
     def _check_identity(self) -> None:
         path = Layout(self.root).instance
@@ -141,7 +140,11 @@ class Manager:
         for pipe in [pipe for pipe, since in self._strangers.items() if since + LIMITS.hello_seconds <= now]:
             log.info("a connection that did not say who it is was closed")
             self._forget(pipe)
-        if self._linger is not None and self._empty_since is not None and now >= self._empty_since + self._linger:
+        if self._controls or self._registry.count or not self._was_ready:
+            self._empty_since = None
+        elif self._empty_since is None:
+            self._empty_since = now
+        elif self._linger is not None and now >= self._empty_since + self._linger:
             self.ask_to_stop()
 
     def _stop(self) -> None:
@@ -260,7 +263,6 @@ class Manager:
 
     def _welcome_client(self, pipe: Pipe, event: Event) -> None:
         self._controls[pipe] = Control(pipe, event["id"], event["pid"])
-        self._empty_since = None
         self._reply(pipe, Event(EventType.ACK, _OWNER, {"status": {"pid": os.getpid(), "root": os.fspath(self.root)}}))
 
     def _welcome_publisher(self, pipe: Pipe, event: Event) -> None:
@@ -355,8 +357,7 @@ class Manager:
     def _forget(self, pipe: Pipe) -> None:
         self._poller.remove(pipe)
         self._strangers.pop(pipe, None)
-        if self._controls.pop(pipe, None) is not None and not self._controls:
-            self._empty_since = time.monotonic()
+        self._controls.pop(pipe, None)
         pipe.close()
 
 

@@ -27,6 +27,7 @@ from dq.log.backend import Batch, End, StorageWriter, Stored
 from dq.log.catalog import Catalog, OpenStream, make_directory
 from dq.log.layout import Layout
 from dq.log.locks import HeldLock, hold
+from dq.log.retention import trim_offset
 from dq.model.event import Event, EventOwner, EventType
 from dq.model.names import DEAD_LETTER_SUFFIX, check_client_id, check_name, check_new_stream
 from dq.model.settings import StreamSettings
@@ -73,6 +74,8 @@ class PublisherBroker:
         self._neighbour = Neighbour(life, self._on_neighbour_event)
         self._staged: dict[Shard, tuple[StorageWriter, list[Staged]]] = {}
         self._syncers = ThreadPoolExecutor(max_workers=8, thread_name_prefix="dq-sync")
+        self._floors: dict[Shard, int] = {}
+        self._trim_at = 0.0
         self._hints_wanted = False
         self._hints: dict[Shard, End] = {}
         self._commits = self._batches = self._records = 0
@@ -89,7 +92,7 @@ class PublisherBroker:
         return {"streams": len(self._catalog.streams), "closed": {k: str(v) for k, v in self._catalog.errors.items()}}
 
     def wait_seconds(self) -> float | None:
-        return None
+        return max(self._trim_at - self._life.clock.monotonic(), 0.0) if self._floors else None
 
     def stop(self) -> None:
         self._syncers.shutdown()
@@ -115,8 +118,8 @@ class PublisherBroker:
         elif event.type is EventType.WRITE:
             self._store_dead_letter(event)
         elif event.type is EventType.TRIM:
-            stream = self._open(event["stream"], create=False, wish={})
-            stream.writers[event["bucket"]].trim(event["offset"])
+            self._floors[event["stream"], event["bucket"]] = event["offset"]
+            self._trim(event["stream"])
         elif event.type is EventType.STATUS:
             self._life.tell(Event(EventType.ACK, _OWNER, {"request": event["request"], "status": self._status()}))
         else:
@@ -145,6 +148,20 @@ class PublisherBroker:
         for bucket, writer in enumerate(stream.writers):
             self._hints[name, bucket] = writer.end
         return stream
+
+    def _trim(self, name: str) -> None:
+        """Deletes what every sink has settled and the stream's settings do not keep."""
+        stream = self._catalog.get(name)
+        if stream is None or stream.settings.retention != "settled":
+            return
+        over = sum(writer.stats().bytes for writer in stream.writers) - stream.settings.keep_bytes
+        for bucket, writer in enumerate(stream.writers):
+            floor = self._floors.get((name, bucket), 0)
+            if floor and len(segments := writer.segments()) > 1:
+                offset, freed = trim_offset(segments, floor, stream.settings.keep_seconds, over, self._life.clock.wall())
+                over -= freed
+                if offset and writer.trim(offset):
+                    log.info("stream %s/%d begins at offset %d now: %d bytes came back", name, bucket, offset, freed)
 
     def _status(self) -> dict[str, object]:
         streams = {}
@@ -228,6 +245,10 @@ class PublisherBroker:
             staged, self._staged = self._staged, {}
             self._commit(staged)
         self._desk.flush()
+        if self._floors and self._life.clock.monotonic() >= self._trim_at:
+            self._trim_at = self._life.clock.monotonic() + LIMITS.trim_seconds
+            for name in {stream for stream, _ in self._floors}:
+                self._trim(name)
         if self._hints and self._hints_wanted:
             self._send_hints()
 
@@ -309,6 +330,7 @@ def describe(stream: OpenStream) -> dict[str, object]:
         "uuid": stream.uuid,
         "epoch": stream.epoch,
         "settings": stream.settings.to_dict(),
+        "firsts": [writer.stats().first_offset for writer in stream.writers],
         "ends": [[end.offset, end.segment, end.position] for end in (writer.end for writer in stream.writers)],
     }
 

@@ -64,7 +64,7 @@ class SinkRun:
         stream, ends = opened["stream"], opened["ends"]
         self.remember_backend(stream, opened["settings"]["backend"])
         for bucket, (offset, segment, position) in enumerate(ends):
-            start = 0 if self.settings.start == "oldest" else offset
+            start = opened["firsts"][bucket] if self.settings.start == "oldest" else offset
             self.core.add_shard((stream, bucket), start, opened["uuid"], opened["epoch"])
             self.committed((stream, bucket), End(offset, segment, position))
 

@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dq.client.link import close_at_exit, error_of
+from dq.client.lifetime import watch
+from dq.client.link import error_of
 from dq.client.place import root_of
 from dq.client.publisher import Publisher
 from dq.client.starter import start_detached
 from dq.config import LIMITS
-from dq.errors import BrokerLost, BrokerNotRunning, BrokerRunning, Closed
+from dq.errors import BrokerLost, BrokerNotRunning, BrokerRunning, Closed, Forked
 from dq.model.event import Event, EventOwner, EventType, decode
 from dq.model.names import check_new_stream
 from dq.model.receipt import Receipt
@@ -35,8 +36,9 @@ class Broker:
         self._asking = threading.Lock()
         self._requests = 0
         self._publishers: dict[str, Publisher] = {}
+        self._refusal: Forked | None = None
         self._peer: Peer | None = self._attach()
-        close_at_exit(self)
+        watch(self, last=True)
 
     def _attach(self) -> Peer:
         peer = Peer(self.root)
@@ -60,7 +62,7 @@ class Broker:
         """
         with self._asking:
             if self._peer is None:
-                raise Closed("this handle on the broker was closed: connect again")
+                raise self._refusal or Closed("this handle on the broker was closed: connect again")
             self._requests += 1
             event = Event(kind, EventOwner.CLIENT, {"request": self._requests, **fields})
             try:
@@ -135,6 +137,13 @@ class Broker:
             if self._peer is not None:
                 self._peer.close()
                 self._peer = None
+
+    def after_fork(self, refusal: Forked) -> None:
+        """In a forked child: this object is the parent's."""
+        self._refusal, self._publishers = refusal, {}
+        if self._peer is not None:
+            self._peer.close_copy()
+            self._peer = None
 
     def __enter__(self) -> Broker:
         return self

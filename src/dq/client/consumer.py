@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 from dq.client.hand import Hand
-from dq.client.link import Link, close_at_exit
+from dq.client.lifetime import watch
+from dq.client.link import Link
 from dq.client.place import Place, root_of
 from dq.client.task import Task
 from dq.config import LIMITS
-from dq.errors import BrokerLost, DqError, InvalidSetting
+from dq.errors import BrokerLost, DqError, Forked, InvalidSetting
 from dq.model.event import Event, EventOwner, EventType
 from dq.model.names import check_name
 from dq.model.outcome import Outcome
@@ -80,7 +81,7 @@ class Consumer:
         self._link = Link(root_of(broker), self, reconnect_timeout)
         self._hand = Hand(self, self._link, None if prefetch == "auto" else prefetch)
         self._link.open()
-        close_at_exit(self)
+        watch(self)
 
     # --- iteration -------------------------------------------------------------------------------------------------
 
@@ -202,6 +203,7 @@ class Consumer:
         Raises:
             BrokerLost: it did not within `timeout` seconds, or did not come back.
         """
+        self._link.check()
         self._flush()
         deadline = None if timeout is None else time.monotonic() + timeout
         done = self._link.wait(self._settled, deadline, self._follow)
@@ -224,6 +226,10 @@ class Consumer:
         except DqError as error:
             log.warning("consumer %s leaves: %s", self.consumer_id, error)
         self._link.close(Event(EventType.CLOSE, EventOwner.CONSUMER))
+
+    def after_fork(self, refusal: Forked) -> None:
+        """In a forked child: this object is the parent's."""
+        self._link.after_fork(refusal)
 
     def __enter__(self) -> Consumer:
         return self

@@ -7,13 +7,9 @@ thread of the link's own reads. Exactly one thread reads at a time: the one that
 
 from __future__ import annotations
 
-import atexit
-import contextlib
 import logging
-import os
 import threading
 import time
-import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -87,7 +83,6 @@ class Link:
         self._whole.set()
         self._session.welcomed(answer, again=False)
         self._thread.start()
-        _LINKS.add(self)
 
     def _connect(self, *, again: bool) -> tuple[Peer, Event]:
         peer = Peer(self._root)
@@ -164,6 +159,8 @@ class Link:
                 if not returns and self._session.busy():
                     self.wake()
             else:
+                if not self._whole.is_set():
+                    self._wanted.set()  # after it gave up, it looks for a broker again as soon as somebody waits
                 follow(left)
         return True
 
@@ -206,10 +203,10 @@ class Link:
     def _keep(self) -> None:
         """Reads where nobody else does, keeps time, reconnects."""
         while self._refusal is None:
+            self._wanted.clear()  # before the look, so that a loss in between is not overslept
             if not self._whole.is_set():
                 self._reconnect()
                 continue
-            self._wanted.clear()
             self.sleeping = True  # from here on whoever has something to be done wakes, so that nothing is overslept
             wait = self._session.tick()
             if self._session.busy() and self._reading.acquire(blocking=False):
@@ -252,9 +249,10 @@ class Link:
                 f"the broker of {self._root} went away and did not come back within {self._reconnect_timeout:g} s: "
                 f"start it again, or raise reconnect_timeout ({error})"
             )
+        self._wanted.clear()
+        self.sleeping = True
         self._session.failed(error)
         self._wanted.wait()
-        self._wanted.clear()
 
     # --- the end ---------------------------------------------------------------------------------------------------
 
@@ -265,46 +263,13 @@ class Link:
         if goodbye is not None:
             self.send(goodbye.line())
         self._refusal = Closed("this object was closed: make a new one")
-        _LINKS.discard(self)
         self.interrupt()
         if threading.current_thread() is not self._thread:
             self._thread.join(LIMITS.stop_seconds)
         with self._reading:
             self._peer.close()
 
-    def after_fork(self) -> None:
+    def after_fork(self, refusal: Forked) -> None:
         """In a forked child: the connection is the parent's, and so is its thread."""
-        self._refusal = Forked("this object was made before a fork and is its parent's: make a new one in the child")
+        self._refusal = refusal
         self._peer.close_copy()
-
-
-_LINKS: weakref.WeakSet[Link] = weakref.WeakSet()
-_CLOSERS: weakref.WeakSet[Closer] = weakref.WeakSet()
-
-
-class Closer(Protocol):
-    """Something that is to be closed before the interpreter ends."""
-
-    def close(self) -> None:
-        """Flushes and closes."""
-
-
-def close_at_exit(closer: Closer) -> None:
-    """Has `closer` closed at the end of the program, so that acks on their way are not lost by a forgotten `close()`."""
-    _CLOSERS.add(closer)
-
-
-def _close_all() -> None:
-    for closer in list(_CLOSERS):
-        with contextlib.suppress(DqError):
-            closer.close()
-
-
-def _after_fork_in_child() -> None:
-    for link in list(_LINKS):
-        link.after_fork()
-    _CLOSERS.clear()
-
-
-atexit.register(_close_all)
-os.register_at_fork(after_in_child=_after_fork_in_child)

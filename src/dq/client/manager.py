@@ -11,7 +11,7 @@ from dq.client.broker import Broker
 from dq.client.place import root_of
 from dq.client.starter import start_attached
 from dq.config import LIMITS
-from dq.errors import DqError
+from dq.errors import DqError, Forked
 from dq.model.event import EventType
 
 # The manager kills what has not stopped within the limit; it is killed itself when it has not managed that either.
@@ -74,6 +74,15 @@ class BrokerManager(Broker):
     def close(self) -> None:
         """The same as `stop()`."""
         self.stop()
+
+    def after_fork(self, refusal: Forked) -> None:
+        """In a forked child: the broker is the parent's, and the child must not hold its lifeline."""
+        super().after_fork(refusal)
+        process, self._process = self._process, None
+        if process is not None:
+            process.returncode = 0  # not this process's child: it is neither waited for nor warned about
+            if process.stdin is not None:
+                process.stdin.close()
 
     def __enter__(self) -> BrokerManager:
         return self

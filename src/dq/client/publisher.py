@@ -11,10 +11,11 @@ from typing import Any
 from dq.client.batcher import Batcher, Settled
 from dq.client.drafts import Draft, DraftFuture
 from dq.client.flight import Flight, Key, too_large
-from dq.client.link import Link, close_at_exit, error_of
+from dq.client.lifetime import watch
+from dq.client.link import Link, error_of
 from dq.client.place import Place, root_of
 from dq.config import LIMITS
-from dq.errors import DqError, InvalidPayload, InvalidSetting, PublishTimeout
+from dq.errors import DqError, Forked, InvalidPayload, InvalidSetting, PublishTimeout
 from dq.model.event import Event, EventOwner, EventType
 from dq.model.names import check_name
 from dq.model.receipt import Receipt, Receipts
@@ -56,7 +57,7 @@ class Publisher:
         self._batcher: Batcher | None = None
         self._link = Link(root_of(broker), self, reconnect_timeout)
         self._link.open()
-        close_at_exit(self)
+        watch(self)
 
     # --- publishing ------------------------------------------------------------------------------------------------
 
@@ -164,6 +165,10 @@ class Publisher:
                 self._link.close()
             return
         self._link.close(Event(EventType.CLOSE, EventOwner.PUBLISHER))
+
+    def after_fork(self, refusal: Forked) -> None:
+        """In a forked child: this object is the parent's."""
+        self._link.after_fork(refusal)
 
     def __enter__(self) -> Publisher:
         return self

@@ -354,10 +354,11 @@ class SinkCore:
         asked = sum([stop - first for first, stop in ranges])
         held = lease.open.count
         count = self._book.settle(kind, number, self._book.ledgers[lease.shard], lease, ranges)
-        lease.hand.settled += count
-        if held - lease.open.count == asked:
-            self._offers.waiting.add(lease.hand)
-        else:
+        hand = self._book.hands.get(consumer)  # of a late ack, not that of the lease: the consumer may have come anew
+        if hand is not None:
+            hand.settled += count
+            self._offers.waiting.add(hand)
+        if held - lease.open.count != asked:
             counters.late_acks += asked - count
             self._rules.freed_many()
         return count

@@ -94,8 +94,8 @@ class Crew:
         return at
 
     def send_home(self) -> None:
-        """Ends all of them: first asked, then made to."""
-        workers = [*self.publishers, *self.consumers]
+        """Ends all of them: first asked, then made to. Safe twice."""
+        workers = [worker for worker in [*self.publishers, *self.consumers] if not worker.pipe.closed]
         for worker in workers:
             with contextlib.suppress(OSError):
                 worker.pipe.send(Quit())
@@ -133,9 +133,10 @@ class Crew:
         Raises:
             DemoFailed: a process cannot go on, or has ended by itself.
         """
-        open_pipes = {worker.pipe: worker for worker in [*self.publishers, *self.consumers] if not worker.gone}
-        for pipe in wait(list(open_pipes), seconds):
-            worker = open_pipes[pipe]  # type: ignore[index]
+        workers = [*self.publishers, *self.consumers]
+        pipes: dict[object, Worker] = {w.pipe: w for w in workers if not (w.gone or w.pipe.closed)}
+        for pipe in wait([worker.pipe for worker in pipes.values()], seconds):
+            worker = pipes[pipe]
             try:
                 report = worker.pipe.recv()
             except (EOFError, OSError):

@@ -36,7 +36,8 @@ def examine_source(path: str, content: bytes) -> dict[str, Any]:
 
 def examine_unreadable(path: str, error: OSError) -> dict[str, Any]:
     """The result for a file that cannot be read: it counts as a file, with nothing in it."""
-    return {"path": path, "lines": 0, "functions": 0, "classes": 0, "sha256": "", "problem": f"cannot be read: {error.strerror}"}
+    problem = f"cannot be read: {error.strerror}"
+    return {"path": path, "lines": 0, "functions": 0, "classes": 0, "sha256": "", "problem": problem}
 
 
 def examine_line(number: int, text: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import time
@@ -11,11 +12,11 @@ from dataclasses import dataclass
 from dq.demo.crew import Worker
 from dq.demo.failed import DemoFailed
 from dq.demo.orders import SINKS, TASKS, Call, Consume, Hurry
-from dq.demo.progress import Watch, last_notes
+from dq.demo.progress import Progress, Watch, last_notes
 
 _SETTLE_SECONDS = 0.02
 """Until what a process sent before it was frozen has arrived."""
-_TRIES = 200
+_TRIES_AT_LEISURE = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +78,21 @@ class Unanswered:
     last_ms: float
 
 
-def kill_consumer(watch: Watch) -> ConsumerKill:
+def kill_consumer(watch: Watch) -> ConsumerKill | None:
     """Kills a consumer that holds a task, starts another in its place, and waits until the task is done by somebody else.
 
     The victim is frozen first, for a few milliseconds: so what is said to be in its hands is in its hands when it dies.
+
+    Returns:
+        None: all tasks were done before one could be found, as with a handful of lines.
     """
-    for _ in range(_TRIES):
-        victim = _busiest(watch)
+    for tries in itertools.count(1):
+        progress = watch.look()
+        if progress.settled >= progress.tasks:
+            return None
+        if tries == _TRIES_AT_LEISURE:
+            watch.crew.tell(watch.crew.publishers, Hurry())  # so that more waits, and everybody has something
+        victim = _busiest(watch, progress)
         if victim is not None:
             os.kill(victim.pid, signal.SIGSTOP)
             try:
@@ -95,11 +104,11 @@ def kill_consumer(watch: Watch) -> ConsumerKill:
                 if not victim.killed:
                     os.kill(victim.pid, signal.SIGCONT)
         watch.crew.listen(_SETTLE_SECONDS)
-    raise DemoFailed("no consumer was found with a task in its hands: is there enough to do? Try it with --no-kill")
+    return None
 
 
-def _busiest(watch: Watch) -> Worker | None:
-    lines = [line for line in watch.look().consumers if line.in_hand]
+def _busiest(watch: Watch, progress: Progress) -> Worker | None:
+    lines = [line for line in progress.consumers if line.in_hand]
     if not lines:
         return None
     number = max(lines, key=lambda line: line.in_hand).number
@@ -119,15 +128,16 @@ def _held_by(watch: Watch, victim: Worker) -> tuple[int, str, str] | None:
 def _finish(watch: Watch, victim: Worker, in_hand: int, task: str, name: str) -> ConsumerKill:
     second = watch.seconds
     at = watch.crew.kill(victim)
-    watch.tell(f"{victim.label} (pid {victim.pid}) is killed with kill -9; it held {name} and {in_hand - 1} more")
+    watch.tell(f"kill -9 {victim.pid}: {victim.label}, which held {watch.short(name)} and {in_hand - 1} more")
     new = watch.crew.add_consumer()
     watch.crew.tell([new], Consume(TASKS))
     watch.until(lambda _: watch.results.by_others(task, victim.number) is not None)
     again = watch.results.by_others(task, victim.number)
+    watch.until(lambda progress: any(line.number == new.number and line.joined for line in progress.consumers))
     if again is None:
         raise DemoFailed(f"{name} was not delivered again")
     received, begun = (again["received"] - at) * 1000, (again["began"] - at) * 1000
-    watch.tell(f"{name} was in the hands of consumer {again['consumer']} after {received:.0f} ms")
+    watch.tell(f"{watch.short(name)} in the hands of consumer {again['consumer']} after {received:.0f} ms")
     instead = (new.number, new.pid)
     return ConsumerKill(at, second, victim.number, victim.pid, in_hand, task, name, again["consumer"], received, begun, instead)
 
@@ -139,7 +149,7 @@ def kill_publisher_broker(watch: Watch) -> BrokerKill:
     time.sleep(_SETTLE_SECONDS)
     second, at = watch.seconds, time.time()
     os.kill(pid, signal.SIGKILL)
-    watch.tell(f"PublisherBroker (pid {pid}) is killed with kill -9 while all publish")
+    watch.tell(f"kill -9 {pid}: the PublisherBroker, while all publish")
     while True:
         broker = watch.broker.stats()["publisher_broker"]
         if broker["ready"] and broker["pid"] not in (pid, None):
@@ -148,7 +158,7 @@ def kill_publisher_broker(watch: Watch) -> BrokerKill:
         if time.time() - at > 30:
             raise DemoFailed("the PublisherBroker was not replaced within 30 s")
     ready_ms = (time.time() - at) * 1000
-    watch.tell(f"a new PublisherBroker (pid {broker['pid']}) serves after {ready_ms:.0f} ms")
+    watch.tell(f"a new PublisherBroker, pid {broker['pid']}, serves after {ready_ms:.0f} ms")
     return BrokerKill(at, second, pid, broker["pid"], ready_ms)
 
 

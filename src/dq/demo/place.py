@@ -41,7 +41,10 @@ def claim(directory: Path) -> None:
 
 
 def _empty(directory: Path) -> None:
-    """Removes what a broker makes, and nothing else. The lock files stay: who has one open would hold a lock beside its successor."""
+    """Removes what a broker makes, and nothing else.
+
+    The lock files stay: whoever still has one open would hold a lock beside its successor's.
+    """
     layout = Layout(directory)
     with contextlib.ExitStack() as held:
         held.enter_context(hold(layout.manager_lock, 0.0, str(directory), BrokerRunning))

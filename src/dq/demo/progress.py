@@ -23,12 +23,14 @@ class ConsumerLine:
     """One consumer as the page shows it.
 
     Attributes:
+        joined: whether it is registered with the sink.
         state: "", "starting" or "killed".
         task: what it began last, by its own note.
     """
 
     number: int
     pid: int
+    joined: bool
     state: str
     in_hand: int
     settled: int
@@ -64,6 +66,9 @@ class Progress:
 class View(Protocol):
     """Whoever shows it."""
 
+    def begin(self, seconds: float, phase: str) -> None:
+        """Something begins of which there are no figures."""
+
     def show(self, progress: Progress) -> None:
         """One look."""
 
@@ -79,21 +84,28 @@ class Watch:
         phase: what goes on, for people.
     """
 
-    def __init__(self, broker: Broker, crew: Crew, results: Results, view: View, work: Work) -> None:
+    def __init__(self, broker: Broker, crew: Crew, results: Results, view: View, work: Work, began: float) -> None:
         self.broker, self.crew, self.results = broker, crew, results
-        self._view, self._work = view, work
-        self.began = time.monotonic()
+        self._view, self._work, self._began = view, work, began
         self.stream, self.phase = TASKS, "starting"
-        self._settled: dict[int, int] = {}
+        self._settled: dict[tuple[str, int], int] = {}
 
     @property
     def seconds(self) -> float:
         """Since the run began."""
-        return time.monotonic() - self.began
+        return time.monotonic() - self._began
 
     def tell(self, text: str) -> None:
         """Shows that something happened."""
         self._view.tell(self.seconds, text)
+
+    def begin(self, phase: str) -> None:
+        """Shows that something begins of which there are no figures."""
+        self._view.begin(self.seconds, phase)
+
+    def short(self, name: str) -> str:
+        """The name of a task as people read it."""
+        return self._work.short(name)
 
     def look(self) -> Progress:
         """One look, shown."""
@@ -151,11 +163,12 @@ class Watch:
         for worker in self.crew.consumers:
             hand = hands.get(worker.pid)
             if hand is not None:
-                self._settled[worker.number] = hand["settled"]
-            state = "killed" if worker.killed else "" if hand is not None else "starting"
+                self._settled[self.stream, worker.number] = hand["settled"]
+            state = "killed" if worker.killed else "" if worker.ready else "starting"
             in_hand = hand["in_hand"] if hand is not None else 0
+            settled = self._settled.get((self.stream, worker.number), 0)
             task = self._work.short(notes[worker.number][1]) if in_hand and worker.number in notes else ""
-            lines.append(ConsumerLine(worker.number, worker.pid, state, in_hand, self._settled.get(worker.number, 0), task))
+            lines.append(ConsumerLine(worker.number, worker.pid, hand is not None, state, in_hand, settled, task))
         return tuple(lines)
 
 

@@ -58,6 +58,7 @@ class Report:
         by_consumer: tasks whose first result is of this consumer.
         totals, direct: the same by dq and in one process, with the seconds each took.
         differing: names of tasks whose result is not that of the direct count.
+        to_kill: whether somebody was to be killed.
         to_receipt, to_handler: of the tasks, from `publish()` called; `idle` with nothing waiting.
         log: where it lies.
         jq: a command that looks into it.
@@ -81,6 +82,7 @@ class Report:
     to_handler: Spread
     idle: Spread
     speed: Speed
+    to_kill: bool
     consumer_kill: ConsumerKill | None
     broker_kill: BrokerKill | None
     unanswered: Unanswered | None

@@ -1,4 +1,4 @@
-"""The processes that publish and consume. Each is started from a fresh interpreter and attaches by the data directory's path."""
+"""The processes that publish and consume. Each is a fresh interpreter and attaches by the path of the data directory."""
 
 from __future__ import annotations
 
@@ -106,10 +106,11 @@ def _publish_many(root: str, order: PublishMany) -> Published:
 
 
 def _records_until(end: float) -> Iterator[dict[str, Any]]:
-    number = 1_000_000
+    first = 1_000_000
     while time.time() < end:
-        for number in range(number + 1, number + 101):
+        for number in range(first, first + 100):
             yield {"to": "ada@example.org", "n": number, "body": _SPEED_BODY}
+        first += 100
 
 
 def _timed_publish(publisher: Publisher, payload: dict[str, Any]) -> Call:
@@ -122,11 +123,13 @@ def _timed_publish(publisher: Publisher, payload: dict[str, Any]) -> Call:
 def _consume(root: str, number: int, order: object, inbox: Inbox) -> Report:
     if not isinstance(order, Consume):
         raise TypeError(f"a consumer does not know {order!r}")
+    if order.stream == TASKS:
+        # The publisher first: a consumer that is seen to have joined can also publish its results.
+        with Publisher(root, RESULTS) as results, Consumer(root, TASKS, sink=SINKS[TASKS]) as consumer:
+            inbox.when_interrupted(consumer.stop)
+            return _handle_tasks(consumer, results, number)
     with Consumer(root, order.stream, sink=SINKS[order.stream]) as consumer:
         inbox.when_interrupted(consumer.stop)
-        if order.stream == TASKS:
-            with Publisher(root, RESULTS) as results:
-                return _handle_tasks(consumer, results, number)
         return _handle_probes(consumer) if order.stream == PROBE else _handle_many(consumer)
 
 

@@ -26,6 +26,7 @@ from dq.log.layout import segment_path
 from dq.log.open_files import KeptFile
 from dq.log.quarantine import Quarantine
 from dq.log.recovery import Recovered, Recovery, clean_end
+from dq.log.retention import SegmentStats
 from dq.log.storage import Batch, End, StorageStats, Stored
 
 
@@ -250,6 +251,16 @@ class BucketLog:
             # One at a time: were two deletions to reach the disk in the other order, the log would have a gap.
             self._flush(lambda: self._files.sync_directory(self._directory))
         return len(gone)
+
+    def segments(self) -> list[SegmentStats]:
+        """See `StorageWriter.segments`."""
+        firsts = [*self._sizes, self.end.offset]
+        stats = []
+        for first, following in pairwise(firsts):
+            path = segment_path(self._directory, first)
+            with mapped(path, "look at"):
+                stats.append(SegmentStats(first, following, self._sizes[first], self._files.state(path).st_mtime))
+        return stats
 
     def clean_mark(self) -> dict[str, Any] | None:
         """See `StorageWriter.clean_mark`."""

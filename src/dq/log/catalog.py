@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import stat
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -295,11 +296,15 @@ class Catalog:
 
 
 def check_directory(files: Files, path: Path) -> None:
-    """Raises LogError if `path` is not a directory of ours that others cannot write to."""
+    """Raises LogError if `path` is not a directory of ours that others cannot write to; Damaged if it is none at all."""
     with mapped(path, "look at"):
         state = files.state(path)
     if not stat.S_ISDIR(state.st_mode):
         raise Damaged(f"{path} is not a directory: dq follows no links; put the real one there")
+    if state.st_uid != os.geteuid():
+        raise LogError(
+            f"{path} belongs to uid {state.st_uid}, and this process runs as {os.geteuid()}: chown it, or run as its owner"
+        )
     if state.st_mode & 0o022:
         raise LogError(f"{path} can be written by other users: chmod 700 {path}")
 

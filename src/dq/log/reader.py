@@ -114,6 +114,8 @@ class BucketReader:
             batch = cursor.batches[cursor.index]
             start, stop = batch[2], batch[3]
             following = batch_end = batch[0] + batch[1]
+            if parts and size + stop - start > bytes_max:
+                break  # a batch that is begun only to fill up costs its line places
             if cursor.offset != batch[0] or following > last or size + stop - start > bytes_max:
                 start, stop, following = self._part(cursor, batch, last, bytes_max - size, forced=not parts)
                 if start == stop:

@@ -239,9 +239,10 @@ class SinkLog:
 
     def close(self) -> None:
         """Closes the file without a flush; safe twice. What is staged is lost."""
-        if self._fd >= 0:
-            self._files.close(self._fd)
-            self._fd = -1
+        with self._syncing:
+            if self._fd >= 0:
+                self._files.close(self._fd)
+                self._fd = -1
 
 
 class _Replay:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dq.log.format import Identity
+from dq.log.retention import SegmentStats
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +140,9 @@ class StorageWriter(Protocol):
 
     def trim(self, offset: int) -> int:
         """Deletes the segments that lie wholly below `offset`, but the last; returns how many. Raises LogError."""
+
+    def segments(self) -> list[SegmentStats]:
+        """Its segments, oldest first."""
 
     def clean_mark(self) -> dict[str, Any] | None:
         """What the next opening needs to skip the check, asked for at a clean stop; None if it must not be skipped."""

@@ -1,0 +1,67 @@
+"""`python -m dq.main`: the demonstration."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from dq.cli.arguments import Parser, whole_number
+from dq.demo.run import Options, run_demo
+from dq.demo.source import default_data
+
+_PROCESSES_MAX = 64
+_EPILOG = """\
+other commands:
+  serve [DIR]           run a broker in the foreground
+
+It exits with 0 only if the totals agree and nothing is lost; with 1 if not, 2 for
+wrong arguments, 75 if the directory is in use, 130 after Ctrl-C.
+"""
+
+
+def run(arguments: list[str]) -> int:
+    """Parses the options and runs it."""
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    if given.input is not None and given.input != "-" and not os.path.exists(given.input):
+        parser.error(f"--input: there is no file or directory {given.input!r}")
+    if not given.data:
+        parser.error("--data: an empty path names no directory")
+    return run_demo(
+        Options(
+            publishers=given.publishers,
+            consumers=given.consumers,
+            source=given.input,
+            kill=not given.no_kill,
+            as_json=given.json,
+            data=Path(given.data),
+        )
+    )
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="python -m dq.main",
+        description="Shows the whole loop on real input: publisher processes, consumer processes, two of them killed.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    count = whole_number(1, _PROCESSES_MAX)
+    parser.add_argument("--publishers", type=count, default=10, metavar="N", help="publisher processes (default: 10)")
+    parser.add_argument("--consumers", type=count, default=5, metavar="N", help="consumer processes (default: 5)")
+    parser.add_argument(
+        "--input",
+        metavar="DIR|FILE|-",
+        help="a directory: each of its .py files is a task; a file, or - for standard input: each line is a task, and its "
+        "words are counted (default: the standard library of this Python, without its tests)",
+    )
+    parser.add_argument("--no-kill", action="store_true", help="kill nobody")
+    parser.add_argument("--json", action="store_true", help="print one JSON object at the end, and nothing else")
+    parser.add_argument(
+        "--data",
+        default=str(default_data()),
+        metavar="DIR",
+        help="where the log goes; emptied at the next run (default: %(default)s)",
+    )
+    return parser

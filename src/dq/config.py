@@ -27,6 +27,8 @@ class Limits:
     # --- the log -----------------------------------------------------------------------------------------------------
     segment_bytes: int = 64 * MIB
     """A segment is closed at this size. Disk comes back by the segment; 64 MiB is scanned in about 0.2 s."""
+    commit_bytes_max: int = 4 * MIB
+    """One commit of a bucket. Recovery takes up to 8 MiB for the trace of a torn commit; more is damage."""
     dedupe_batches: int = 32
     """Batches that are remembered for each publisher and bucket. Twice what a client keeps in flight."""
     dedupe_publishers_max: int = 10_000

@@ -132,9 +132,12 @@ class PublisherBroker:
             UnknownStream, SettingsMismatch, InvalidName, InvalidSetting, Damaged: as their names say.
         """
         check_name("stream", name)
-        if name in self._catalog.errors:
-            raise self._catalog.errors[name]
         stream = self._catalog.get(name)
+        if name in self._catalog.errors:  # it may have been mended, or the disk have room again
+            stream = self._catalog.reopen(name)
+            if stream is None:
+                raise self._catalog.errors[name]
+            self._hint_all(stream)
         if stream is not None:
             stream.settings.check_wish("stream", name, wish)
             return stream
@@ -145,8 +148,7 @@ class PublisherBroker:
         settings = StreamSettings.from_dict(wish)
         stream = self._catalog.create(name, settings)
         log.info("stream %s is made with %d bucket(s), durability %s", name, settings.buckets, settings.durability)
-        for bucket, writer in enumerate(stream.writers):
-            self._hints[name, bucket] = writer.end
+        self._hint_all(stream)
         return stream
 
     def _trim(self, name: str) -> None:
@@ -233,6 +235,8 @@ class PublisherBroker:
             self._staged[shard][1].append(staged)
         else:
             self._staged[shard] = (writer, [staged])
+        if writer.staged_bytes >= LIMITS.commit_bytes_max:
+            self._commit_staged()
 
     def _store_dead_letter(self, event: Event) -> None:
         stream = self._open(event["stream"], create=True, wish={})
@@ -242,8 +246,7 @@ class PublisherBroker:
 
     def turn(self) -> None:
         if self._staged:
-            staged, self._staged = self._staged, {}
-            self._commit(staged)
+            self._commit_staged()
         self._desk.flush()
         if self._floors and self._life.clock.monotonic() >= self._trim_at:
             self._trim_at = self._life.clock.monotonic() + LIMITS.trim_seconds
@@ -252,7 +255,8 @@ class PublisherBroker:
         if self._hints and self._hints_wanted:
             self._send_hints()
 
-    def _commit(self, staged: dict[Shard, tuple[StorageWriter, list[Staged]]]) -> None:
+    def _commit_staged(self) -> None:
+        staged, self._staged = self._staged, {}
         self._commits += 1
         if len(staged) == 1:
             [(shard, (writer, batches))] = staged.items()
@@ -301,9 +305,12 @@ class PublisherBroker:
     def on_neighbour(self, sock: socket.socket) -> None:
         self._neighbour.attach(sock)
         self._hints_wanted = False
-        for name, stream in self._catalog.streams.items():
-            for bucket, writer in enumerate(stream.writers):
-                self._hints[name, bucket] = writer.end
+        for stream in self._catalog.streams.values():
+            self._hint_all(stream)
+
+    def _hint_all(self, stream: OpenStream) -> None:
+        for bucket, writer in enumerate(stream.writers):
+            self._hints[stream.name, bucket] = writer.end
 
     def _on_neighbour_event(self, _event: Event) -> None:
         """The other broker asks for the next hint when it wants one: one with nobody to serve is never woken."""

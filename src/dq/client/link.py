@@ -104,8 +104,8 @@ class Link:
 
     @property
     def whole(self) -> bool:
-        """Whether there is a connection now."""
-        return self._whole.is_set()
+        """Whether there is a connection now that may be used."""
+        return self._whole.is_set() and self._refusal is None
 
     def send(self, *parts: Buffer) -> bool:
         """Sends one frame; False when the connection is lost: the session sends again what matters once it is back."""

@@ -8,6 +8,7 @@ bare `fdatasync` calls of the same line: one after the other (the reference, the
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -75,9 +76,8 @@ def _publish(control: Connection, root: Path) -> None:
 
 
 def _consume(control: Connection, root: Path) -> None:
-    with Consumer(root, STREAM, sink=SINK) as consumer:
+    with Consumer(root, STREAM, sink=SINK) as consumer, closing(iter(consumer)) as tasks:
         control.send("ready")
-        tasks = iter(consumer)
         while True:
             (count,) = control.recv()
             arrivals = [0.0] * count

@@ -220,9 +220,6 @@ class Counters:
     def view(self) -> memoryview:
         return memoryview(self.array).cast("B").cast("Q")
 
-    def total(self) -> int:
-        return sum(self.array)
-
     def reach(self, wanted: int, seconds: float = LATEST_SECONDS, *, exactly: bool = True) -> float:
         """Waits until so many are counted; returns the time (perf_counter) at which they were, to 2 ms.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from dq import BrokerManager
@@ -12,6 +13,10 @@ from dq.testing import dq_broker
 
 __all__ = ["dq_broker"]
 _NUMBERS = itertools.count()
+
+# An example may take long on a busy machine, and that says nothing of what is tested.
+hypothesis.settings.register_profile("dq", deadline=None)
+hypothesis.settings.load_profile("dq")
 
 
 def pytest_addoption(parser) -> None:

@@ -1,16 +1,21 @@
 """`python -m dq.main`: without arguments the demonstration; `serve [DIR]` runs a broker in the foreground.
 
-This module is imported again by every process that the manager spawns from the foreground, so it imports nothing at the top.
+This module is imported again by every process that is started from it, so it imports nothing at the top.
 """
 
 from __future__ import annotations
 
 import sys
 
+_INTERRUPTED = 130
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
-    from dq.cli.commands import run
+    try:
+        from dq.cli.commands import run
+    except KeyboardInterrupt:  # nothing has begun, so there is nothing to say
+        return _INTERRUPTED
 
     return run(sys.argv[1:] if arguments is None else arguments)
 

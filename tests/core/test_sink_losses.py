@@ -105,6 +105,20 @@ def test_when_the_culprit_is_found_the_rest_of_its_group_is_cleared(desk):
     ]
 
 
+def test_what_is_cleared_is_offered_even_when_nothing_else_waits(desk):
+    desk.commit(3)
+    desk.join("a", "b", credit=9)
+    desk.take()
+    assert desk.take() is None
+    desk.die("a")
+    desk.take()
+    assert desk.take() is None
+    desk.die("b")
+    desk.join("c", credit=9)
+    desk.ack(desk.take())
+    assert desk.take().range == (1, 3)
+
+
 def test_another_group_stays_suspect_when_one_is_cleared(make_desk):
     desk = make_desk(shards=[EMAILS, NEWS])
     desk.commit(3)

@@ -461,6 +461,11 @@ class SinkMachine(RuleBasedStateMachine):
         delayed = sum(len(ledger.delayed) for ledger in self.core._book.ledgers.values())
         assert len(self.core._deadlines) <= len(self.core._book.hands) + delayed + len(self.returning) + 100
         assert all(lease.open for lease in self.core._book.leases.values())
+        groups = self.core._book.groups.values()
+        members = [
+            (*shard, offset) for group in groups for shard, ranges in group.items() for part in ranges for offset in range(*part)
+        ]
+        assert sorted(members) == sorted(self.group)
 
     def teardown(self):
         """Whatever happened: in the end each record is settled, and none is delivered that was settled before."""

@@ -188,8 +188,15 @@ def test_an_intent_outlives_its_stream(desk, snapshot):
         core.replay(orjson.loads(line))
     core.recover(0.0)
     assert [letter.intent for letter in core.take_new_intents()] == [0]
+    core.join("b", 0.0)
+    core.grant("b", 9)
+    core.committed(EMAILS, 3)
+    lease = core.lease(core.offer(), 3, 600, 0.0)
+    core.dead_letter("b", lease, 1, "bad", "", 0.0)
     core.dead_letter_stored("emails", 0)
-    assert core.floors() == {EMAILS: 0}, "it was of the old stream"
+    assert core.stats().shards[EMAILS].dying == 1, "the first was of the old stream"
+    core.dead_letter_stored("emails", 1)
+    assert core.stats().shards[EMAILS].dying == 0
 
 
 def test_a_snapshot_makes_all_before_it_void(desk):

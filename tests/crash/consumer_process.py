@@ -5,8 +5,10 @@ Arguments: data directory, stream, sink, its name, seed, prefetch. The end of it
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import random
+import signal
 import sys
 import threading
 import time
@@ -89,4 +91,5 @@ def main(root: str, stream: str, sink: str, seed: str, prefetch: str) -> None:
 
 
 if __name__ == "__main__":
+    faulthandler.register(signal.SIGUSR1)  # so that the test can ask where it stands
     main(*sys.argv[1:])

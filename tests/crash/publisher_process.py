@@ -5,8 +5,10 @@ Arguments: data directory, stream, its name, seed. The end of its standard input
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import random
+import signal
 import sys
 import threading
 import zlib
@@ -15,7 +17,7 @@ import orjson
 
 from dq import BrokerError, DqError, Publisher, TaskIn
 
-PAUSE_SECONDS = 0.002
+PAUSE_SECONDS = 0.005
 
 
 def tell(*line: object) -> None:
@@ -89,4 +91,5 @@ def main(root: str, stream: str, name: str, seed: str) -> None:
 
 
 if __name__ == "__main__":
+    faulthandler.register(signal.SIGUSR1)  # so that the test can ask where it stands
     main(*sys.argv[1:])

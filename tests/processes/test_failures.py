@@ -207,15 +207,15 @@ def test_both_brokers_leave_within_2_s_of_a_killed_manager_and_a_new_one_serves(
 
 
 def test_a_new_manager_starts_while_the_old_ones_brokers_still_die(tmp_path):
-    """Eight times in a row, without waiting for anything."""
+    """Five times in a row, without waiting for anything."""
     broker = BrokerManager(tmp_path / "q")
     try:
-        for round_number in range(8):
+        for round_number in range(5):
             assert broker.publish("emails", round_number).id == f"emails/0/{round_number}"
             kill(broker.manager_pid)
             dead, broker = broker, BrokerManager(tmp_path / "q")
             dead.stop()
-        assert broker.publish("emails", 8).id == "emails/0/8"
+        assert broker.publish("emails", 5).id == "emails/0/5"
     finally:
         broker.stop()
 

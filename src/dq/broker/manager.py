@@ -242,7 +242,10 @@ class Manager:
 
     def _read(self, pipe: Pipe) -> None:
         try:
-            for frame in pipe.receive():
+            frames = list(pipe.receive())
+            if pipe in self._strangers and frames and (len(frames) > 1 or pipe.inbox.waiting_bytes):
+                raise ProtocolError("a client waits for the answer to its REGISTER; what came with it would be lost")
+            for frame in frames:
                 event = decode(frame)
                 if pipe in self._strangers:
                     self._welcome(pipe, event)

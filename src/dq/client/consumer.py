@@ -137,10 +137,11 @@ class Consumer:
             try:
                 if self._hand.ready_count:
                     return True
-                if self._hand.refill(time.monotonic()):
+                refilled = self._hand.refill(time.monotonic())
+                if self._hand.between_leases:
                     self._flush()
+                if refilled:
                     return True
-                self._flush()
                 arrived = self._link.wait(self._something_came, idle_until, self._follow)
             finally:
                 self._refilling.release()

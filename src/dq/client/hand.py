@@ -44,6 +44,7 @@ class Hand:
     Attributes:
         ready: gives (lease, offset, fields), to be handed to the user's code. Several threads may take from it: it is an
             iterator written in C, so that each gets records of its own without a lock.
+        between_leases: whether the last refill ended a lease, which is the moment to send what was decided.
         dirty: leases with acks that were not sent yet.
     """
 
@@ -64,6 +65,7 @@ class Hand:
         self._unconfirmed: dict[int, Event] = {}
         self._working: HeldLease | None = None
         self._working_since = 0.0
+        self.between_leases = True
         self._abandoned: list[tuple[Task, float]] = []
         self.lock = threading.RLock()
 
@@ -82,6 +84,7 @@ class Hand:
         """Puts the next records into `ready`; False when none are here."""
         with self.lock:
             lease = self._working
+            self.between_leases = lease is None or not lease.undecoded
             if lease is None or not lease.undecoded:
                 self._learn(now)
                 if not self._arrived:

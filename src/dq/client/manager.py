@@ -52,7 +52,7 @@ class BrokerManager(Broker):
             return
         with contextlib.suppress(DqError):
             for publisher in list(self._publishers.values()):
-                publisher.close()
+                publisher.close(timeout / 2)
             self._publishers.clear()
             if self._process.poll() is None:  # else another manager may serve the directory by now
                 self.ask(EventType.SHUTDOWN, {"seconds": timeout})

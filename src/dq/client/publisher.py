@@ -156,15 +156,23 @@ class Publisher:
         if not self._link.wait(lambda: batcher.idle, deadline, self._follow_space):
             raise PublishTimeout(f"records still wait for their answer after {timeout:g} s")
 
-    def close(self) -> None:
-        """Flushes and closes; safe twice. What cannot be answered within `reconnect_timeout` fails in its futures."""
+    def close(self, timeout: float | None = None) -> None:
+        """Flushes and closes; safe twice. What cannot be answered within `reconnect_timeout` fails in its futures.
+
+        Args:
+            timeout: seconds after which it does not wait any longer for a broker that is there and does not answer; what it
+                did not answer fails in its futures. Default None: it waits.
+        """
         try:
-            self.flush()
+            self._link.check()
         except DqError:
-            if not self._link.whole:
-                self._link.close()
             return
+        try:
+            self.flush(timeout)
+        except DqError as error:
+            log.warning("publisher %s leaves: %s", self.id, error)
         self._link.close(Event(EventType.CLOSE, EventOwner.PUBLISHER))
+        self.failed(OutcomeUnknown("the publisher was closed before the broker had answered: it may or may not be stored"))
 
     def after_fork(self, refusal: Forked) -> None:
         """In a forked child: this object is the parent's."""

@@ -207,7 +207,6 @@ class Ledger:
             parts = lease.take(first, stop)
             if parts and parts[0] == (first, stop):
                 return parts
-        stop = min(stop, self.next)
         parts += self.returned.cut(first, stop) + self.suspects.cut(first, stop)
         for other in self.leases.values():
             parts += other.take(first, stop)

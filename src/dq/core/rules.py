@@ -159,7 +159,7 @@ class Rules:
         """Takes from a consumer the leases that were not renewed and the records past their own deadlines. Returns how
         many of both."""
         hand = self.book.hands.get(consumer)
-        if hand is None or hand.returning:
+        if hand is None:
             return 0
         leases = list(hand.leases.values())
         over = [lease for lease in leases if lease.deadline <= now]

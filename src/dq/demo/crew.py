@@ -9,9 +9,11 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import FrameType
 from typing import TypeVar
 
 from dq.demo.failed import DemoFailed
@@ -60,6 +62,7 @@ class Crew:
     def __init__(self, root: Path) -> None:
         self._root = os.fspath(root)
         self._context = multiprocessing.get_context("spawn")
+        resource_tracker.ensure_running()  # its start, at the first process otherwise, would let Ctrl-C through to that one
         self.publishers: list[Worker] = []
         self.consumers: list[Worker] = []
 
@@ -81,7 +84,7 @@ class Crew:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=main, args=(self._root, number, theirs), name=f"dq-demo-{kind}-{number}")
         process.daemon = True
-        with _ctrl_c_is_ours():
+        with _undisturbed():
             process.start()
         theirs.close()  # so that its death is the end of the pipe
         return Worker(kind, number, process, ours)
@@ -97,6 +100,8 @@ class Crew:
         """Ends all of them: first asked, then made to. Safe twice."""
         workers = [worker for worker in [*self.publishers, *self.consumers] if not worker.pipe.closed]
         for worker in workers:
+            if not worker.ready:
+                worker.process.kill()  # it is still starting, hears nothing yet and holds nothing
             with contextlib.suppress(OSError):
                 worker.pipe.send(Quit())
         deadline = time.monotonic() + _QUIT_SECONDS
@@ -177,10 +182,21 @@ class Crew:
 
 
 @contextlib.contextmanager
-def _ctrl_c_is_ours() -> Iterator[None]:
-    """A process started inside never sees Ctrl-C, which goes to the whole group: the parent sends it home in order."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+def _undisturbed() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait until a process is started whole, and Ctrl-C, which goes to the whole group, never reaches it.
+
+    The mask is for the new process, which inherits it. It does not protect this one: another thread would take the signal.
+    """
+    noted: list[tuple[int, FrameType | None]] = []
+    before = {number: signal.signal(number, lambda *told: noted.append(told)) for number in (signal.SIGINT, signal.SIGTERM)}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    for number, frame in noted:
+        handler = before[signal.Signals(number)]
+        if callable(handler):
+            handler(number, frame)

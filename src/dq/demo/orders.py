@@ -108,7 +108,12 @@ Report = Ready | Published | Consumed | Failed
 
 
 class Inbox:
-    """The orders to this process. A thread reads them, for `Hurry` and `Stop` come while it works."""
+    """The orders to this process. A thread reads them, for `Hurry`, `Stop` and `Quit` come while it works.
+
+    Attributes:
+        interrupted: `Hurry` or `Stop` has come since the work began, or `Quit`.
+        leaving: `Quit` has come.
+    """
 
     def __init__(self, pipe: Connection) -> None:
         self._pipe = pipe
@@ -116,6 +121,7 @@ class Inbox:
         self._lock = threading.Lock()
         self._stop: Callable[[], None] | None = None
         self.interrupted = threading.Event()
+        self.leaving = threading.Event()
         threading.Thread(target=self._read, daemon=True, name="dq-demo-orders").start()
 
     def next(self) -> Order:
@@ -136,7 +142,10 @@ class Inbox:
             except (EOFError, OSError):
                 # Whoever started this process is gone. What is in hand goes back to the queue, as at any death.
                 os._exit(1)
-            if isinstance(order, (Hurry, Stop)):
+            if isinstance(order, Quit):
+                self.leaving.set()
+                self._orders.put(order)
+            if isinstance(order, (Hurry, Stop, Quit)):
                 with self._lock:
                     self.interrupted.set()
                     if self._stop is not None:

@@ -36,10 +36,9 @@ def _title(console: Console, text: str) -> None:
 
 
 def _heading(console: Console, report: Report) -> None:
-    count = len(report.work.payloads)
-    _title(console, f"{count:,} {report.work.unit}: {report.work.title}")
+    _title(console, f"{len(report.work.payloads):,} {report.work.unit} of {report.work.title}")
     what = "read, parsed and hashed them" if report.work.unit == "files" else "counted their words"
-    _line(console, f"{_INDENT}{report.publishers} processes sent them as tasks, {report.consumers} consumers {what}.")
+    _line(console, f"{_INDENT}processes that sent them as tasks: {report.publishers}; that {what}: {report.consumers}")
     if report.work.left_out:
         _line(console, f"{_INDENT}{report.work.left_out:,} files were left out: their names are not UTF-8.")
 

@@ -107,7 +107,7 @@ def _lines(content: bytes, title: str) -> Work:
     if len(lines) > LINES_MAX:
         raise DemoFailed(f"{title} has {len(lines):,} lines: this demonstration takes {LINES_MAX:,}, try it with `head`")
     payloads: list[dict[str, Any]] = [{"line": number, "text": text} for number, text in enumerate(lines, 1)]
-    return Work(f"lines of {title}" if title != "standard input" else title, "lines", payloads, LINE_FIGURES)
+    return Work(title, "lines", payloads, LINE_FIGURES)
 
 
 async def _content_of(path: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
@@ -49,11 +50,14 @@ def consumer_process(root: str, number: int, pipe: Connection) -> None:
 
 def _live(pipe: Connection, work: Any) -> None:
     """Does what is ordered, and says how it went, until it is told to leave."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent decides
     inbox = Inbox(pipe)
-    pipe.send(Ready())
     try:
+        pipe.send(Ready())
         while not isinstance(order := inbox.next(), Quit):
             pipe.send(work(order, inbox))
+    except BrokenPipeError:
+        raise SystemExit(1) from None  # whoever started this process is gone
     except (DqError, OSError) as error:
         pipe.send(Failed(f"{type(error).__name__}: {error}"))
         raise SystemExit(1) from None
@@ -67,9 +71,9 @@ def _publish(root: str, order: object, inbox: Inbox) -> Report:
     if isinstance(order, PublishTasks):
         return _publish_tasks(root, order, inbox)
     if isinstance(order, PublishProbes):
-        return _publish_probes(root, order)
+        return _publish_probes(root, order, inbox)
     if isinstance(order, PublishMany):
-        return _publish_many(root, order)
+        return _publish_many(root, order, inbox)
     raise TypeError(f"a publisher does not know {order!r}")
 
 
@@ -82,32 +86,35 @@ def _publish_tasks(root: str, order: PublishTasks, inbox: Inbox) -> Published:
             early = began + place * pause - time.time()
             if early > 0:
                 inbox.interrupted.wait(early)
+            if inbox.leaving.is_set():
+                break
             if inbox.interrupted.is_set():
                 pause = 0.0
             calls.append(_timed_publish(publisher, payload))
     return Published(len(calls), began, calls)
 
 
-def _publish_probes(root: str, order: PublishProbes) -> Published:
+def _publish_probes(root: str, order: PublishProbes, inbox: Inbox) -> Published:
     calls: list[Call] = []
     began = time.time()
     with Publisher(root, PROBE) as publisher:
         for number in range(order.count):
-            time.sleep(order.pause_seconds)
+            if inbox.leaving.wait(order.pause_seconds):
+                break
             calls.append(_timed_publish(publisher, {"probe": number}))
     return Published(len(calls), began, calls)
 
 
-def _publish_many(root: str, order: PublishMany) -> Published:
+def _publish_many(root: str, order: PublishMany, inbox: Inbox) -> Published:
     with Publisher(root, SPEED) as publisher:
         began = time.time()
-        receipts = publisher.publish_many(_records_until(began + order.seconds))
+        receipts = publisher.publish_many(_records_until(began + order.seconds, inbox))
     return Published(len(receipts), began, [])
 
 
-def _records_until(end: float) -> Iterator[dict[str, Any]]:
+def _records_until(end: float, inbox: Inbox) -> Iterator[dict[str, Any]]:
     first = 1_000_000
-    while time.time() < end:
+    while time.time() < end and not inbox.leaving.is_set():
         for number in range(first, first + 100):
             yield {"to": "ada@example.org", "n": number, "body": _SPEED_BODY}
         first += 100

@@ -463,7 +463,11 @@ class SinkMachine(RuleBasedStateMachine):
         assert all(lease.open for lease in self.core._book.leases.values())
         groups = self.core._book.groups.values()
         members = [
-            (*shard, offset) for group in groups for shard, ranges in group.items() for part in ranges for offset in range(*part)
+            (*shard, offset)
+            for group in groups
+            for shard, ranges in group.items()
+            for part in ranges
+            for offset in range(*part)
         ]
         assert sorted(members) == sorted(self.group)
 

@@ -19,6 +19,7 @@ from dq import (
     Event,
     EventOwner,
     EventType,
+    OutcomeUnknown,
     ProtocolError,
     Publisher,
     PublishTimeout,
@@ -340,9 +341,13 @@ def test_a_stop_ends_within_its_limit_when_a_broker_hangs(tmp_path):
     try:
         receipt = broker.publish("emails", 1)
         os.kill(publisher_broker, signal.SIGSTOP)
+        with pytest.raises(PublishTimeout) as unanswered:
+            broker.publish("emails", 2, timeout=0.2)
         began = time.monotonic()
         broker.stop(timeout=1)
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 4
+        with pytest.raises(OutcomeUnknown):
+            unanswered.value.future.result(0)
         until(lambda: not any(map(alive, (manager, publisher_broker, consumer_broker))), 3, "all are gone")
     finally:
         for pid in (publisher_broker, consumer_broker, manager):

@@ -95,7 +95,7 @@ class Consumer:
         self._iterating += 1
         try:
             while not self._stopped:
-                for lease, offset, fields in self._hand.ready:
+                for fields, lease, offset in self._hand.ready:
                     try:
                         task = Task(lease, offset, fields)
                     except (KeyError, TypeError, ValueError):

@@ -42,7 +42,7 @@ class Hand:
         prefetch: how many records to hold, or None for "auto".
 
     Attributes:
-        ready: gives (lease, offset, fields), to be handed to the user's code. Several threads may take from it: it is an
+        ready: gives (fields, lease, offset), to be handed to the user's code. Several threads may take from it: it is an
             iterator written in C, so that each gets records of its own without a lock.
         between_leases: whether the last refill ended a lease, which is the moment to send what was decided.
         dirty: leases with acks that were not sent yet.
@@ -53,7 +53,7 @@ class Hand:
         self._fixed = prefetch
         self.target = prefetch or 1
         self.grace = LIMITS.ack_grace_seconds
-        self.ready: Iterator[tuple[HeldLease, int, dict[str, Any]]] = iter(())
+        self.ready: Iterator[tuple[dict[str, Any], HeldLease, int]] = iter(())
         self._ready_records: Any = iter(())
         self.dirty: deque[HeldLease] = deque()
         self._arrived: deque[HeldLease] = deque()
@@ -121,7 +121,8 @@ class Hand:
 
     def _fill(self, lease: HeldLease, offsets: Sequence[int], records: list[Any]) -> None:
         self._ready_records = iter(records)
-        self.ready = zip(repeat(lease), offsets, self._ready_records)
+        # The records come first: zip then sees their end at once and lets go of the list, before the next is decoded.
+        self.ready = zip(self._ready_records, repeat(lease), offsets)
 
     @property
     def ready_count(self) -> int:
@@ -194,7 +195,7 @@ class Hand:
         """Gives back what was not started; no attempt is burned."""
         with self.lock:
             spans: dict[HeldLease, list[int]] = {}
-            for lease, offset, _ in self.ready:
+            for _, lease, offset in self.ready:
                 spans.setdefault(lease, []).append(offset)
             if self._working is not None:
                 self._arrived.appendleft(self._working)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Iterable, Mapping
@@ -15,11 +16,13 @@ from dq.client.lifetime import watch
 from dq.client.link import Link, error_of
 from dq.client.place import Place, root_of
 from dq.config import LIMITS
-from dq.errors import DqError, Forked, InvalidPayload, InvalidSetting, PublishTimeout
+from dq.errors import DqError, Forked, InvalidPayload, InvalidSetting, OutcomeUnknown, PublishTimeout
 from dq.model.event import Event, EventOwner, EventType
 from dq.model.names import check_name
 from dq.model.receipt import Receipt, Receipts
 from dq.model.record import encode
+
+log = logging.getLogger("dq")
 
 
 class Publisher:
@@ -205,8 +208,8 @@ class Publisher:
         urgent: bool,
     ) -> tuple[Draft, int]:
         line = self.line_of(payload, key, topic, name, headers)
-        link, batcher = self._link, self._ready()
-        link.check()
+        batcher = self._batcher or self._ready()
+        self._link.check()
         if batcher.waiting_bytes > LIMITS.waiting_bytes_max:
             self.wait_for_space()
         with batcher.lock:

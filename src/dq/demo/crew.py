@@ -196,7 +196,7 @@ def _undisturbed() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for number, handler in before.items():
             signal.signal(number, handler)
-    for number, frame in noted:
-        handler = before[signal.Signals(number)]
+    for told in noted:
+        handler = before[signal.Signals(told[0])]
         if callable(handler):
-            handler(number, frame)
+            handler(*told)

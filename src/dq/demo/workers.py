@@ -34,7 +34,7 @@ from dq.demo.orders import (
 from dq.errors import DqError
 
 # With the time and the rest around it, a record line of 210 bytes.
-_SPEED_BODY = "x" * 122
+_SPEED_BODY = "x" * 127
 _SIGN_OF_LIFE_SECONDS = 20.0
 
 

@@ -124,11 +124,11 @@ def test_latencies_and_speed_are_measured(directory_run: Run) -> None:
 
 # --- the lines of a file, in the same place --------------------------------------------------------------------------
 def test_the_lines_of_a_file_are_tasks_and_their_words_are_counted(lines_run: Run) -> None:
-    words = len(lines_run.sources.read_text().split())
+    words = f"{len(lines_run.sources.read_text().split()):,}"
     assert lines_run.code == 0, lines_run.errors
     figures = [line.split() for line in lines_run.output.splitlines()]
     assert ["lines", "301", "301", "agree"] in figures
-    assert ["words", str(words), str(words), "agree"] in figures
+    assert ["words", words, words, "agree"] in figures
     assert "All agree, and nothing is lost." in lines_run.output
 
 

@@ -428,7 +428,7 @@ def test_of_several_that_connect_and_start_at_once_all_share_one_broker(tmp_path
     handles: list[dq.Broker] = []
     try:
         with ThreadPoolExecutor(6) as threads:
-            handles = list(threads.map(lambda _: dq.connect(root, start=True), range(6)))
+            list(threads.map(lambda _: handles.append(dq.connect(root, start=True)), range(6)))
         assert len({handle.manager_pid for handle in handles}) == 1
         assert sorted(handle.publish("emails", 1).id for handle in handles) == [f"emails/0/{n}" for n in range(6)]
         handles[0].ask(dq.EventType.SHUTDOWN, {})
@@ -437,6 +437,23 @@ def test_of_several_that_connect_and_start_at_once_all_share_one_broker(tmp_path
         for handle in handles:
             kill(handle.manager_pid)
             handle.close()
+
+
+def test_connect_starts_one_where_the_last_one_is_just_leaving(tmp_path):
+    root = tmp_path / "q"
+    broker = dq.connect(root, start=True)
+    try:
+        broker.publish("emails", 0)
+        for round_number in range(1, 3):
+            old = broker.manager_pid
+            broker.ask(dq.EventType.SHUTDOWN, {})
+            broker.close()
+            broker = dq.connect(root, start=True)
+            assert broker.manager_pid != old
+            assert broker.publish("emails", round_number).id == f"emails/0/{round_number}"
+    finally:
+        kill(broker.manager_pid)
+        broker.close()
 
 
 def test_a_broker_that_was_started_by_connect_leaves_after_its_last_client(tmp_path):

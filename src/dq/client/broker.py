@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from dq.model.names import check_new_stream
 from dq.model.receipt import Receipt
 from dq.model.settings import StreamSettings
 from dq.transport.peer import Peer
+
+_RETRY_SECONDS = 0.05
 
 
 class Broker:
@@ -169,9 +172,17 @@ def connect(path: str | os.PathLike[str] | None = None, *, start: bool = False, 
     root = root_of(path)
     try:
         return Broker(root)
-    except BrokerNotRunning:
+    except (BrokerNotRunning, BrokerLost):  # lost: it was about to leave
         if not start:
             raise
-    with contextlib.suppress(BrokerRunning):  # another process may start one at the same moment
-        start_detached(root, log_level)
-    return Broker(root)
+    deadline = time.monotonic() + LIMITS.start_seconds
+    while True:
+        # Another process may start one at the same moment, or an old one may be leaving: it has the lock and no open door.
+        with contextlib.suppress(BrokerRunning):
+            start_detached(root, log_level)
+        try:
+            return Broker(root)
+        except (BrokerNotRunning, BrokerLost):
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(_RETRY_SECONDS)

@@ -209,12 +209,12 @@ class Link:
                 continue
             self.sleeping = True  # from here on whoever has something to be done wakes, so that nothing is overslept
             wait = self._session.tick()
-            if self._session.busy() and self._reading.acquire(blocking=False):
+            if self._session.busy() and not self._reading.locked():
                 self.sleeping = False
-                try:
-                    self._read_until(lambda: not self._session.busy(), None if wait is None else time.monotonic() + wait)
-                finally:
-                    self._reading.release()
+                # It waits without holding the right to read: a thread that submits takes the answers in itself, in passing,
+                # and does not have to wait for this one to get hold of the interpreter.
+                self._peer.wait_readable(wait)
+                self.read_ready()
             else:
                 self._wanted.wait(wait)
 

@@ -117,6 +117,8 @@ class Publisher:
         draft, place = self._add(payload, key, topic, name, headers, urgent=not self._linger)
         if self._link.sleeping:
             self._link.wake()
+        if not place and self._ready().in_flight > 1:  # once a batch
+            self._link.read_ready()
         return DraftFuture(draft, place)
 
     def publish_many(self, items: Iterable[Any], *, key: Key = None) -> Receipts:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from dq.demo.crew import Worker
 from dq.demo.failed import DemoFailed
-from dq.demo.orders import SINKS, TASKS, Call, Consume, Hurry
-from dq.demo.progress import Progress, Watch, last_notes
+from dq.demo.orders import SINKS, TASKS, Call, Consume, Hurry, Note
+from dq.demo.progress import ConsumerLine, Progress, Watch, last_notes
 
 _SETTLE_SECONDS = 0.02
 """Until what a process sent before it was frozen has arrived."""
@@ -97,9 +97,10 @@ def kill_consumer(watch: Watch) -> ConsumerKill | None:
             os.kill(victim.pid, signal.SIGSTOP)
             try:
                 time.sleep(_SETTLE_SECONDS)
-                held = _held_by(watch, victim)
-                if held is not None:
-                    return _finish(watch, victim, *held)
+                line, note = _frozen(watch, victim)
+                # What it began and the broker has not seen settled is in its hands, whether its result is out or not.
+                if note is not None and line.in_hand and line.settled < note.begun:
+                    return _finish(watch, victim, line.in_hand, note)
             finally:
                 if not victim.killed:
                     os.kill(victim.pid, signal.SIGCONT)
@@ -115,18 +116,15 @@ def _busiest(watch: Watch, progress: Progress) -> Worker | None:
     return next(worker for worker in watch.crew.consumers if worker.number == number)
 
 
-def _held_by(watch: Watch, victim: Worker) -> tuple[int, str, str] | None:
-    """How many records a frozen consumer holds, and which it is working on; None where it is between two."""
-    sink = watch.broker.stats()["consumer_broker"]["sinks"][SINKS[TASKS]]
-    task, name = last_notes(sink).get(victim.number, ("", ""))
+def _frozen(watch: Watch, victim: Worker) -> tuple[ConsumerLine, Note | None]:
+    """The broker's figures of a frozen consumer, and what it said last."""
     line = next(line for line in watch.look().consumers if line.number == victim.number)
-    if not task or not line.in_hand or watch.results.has(task, victim.number):
-        return None
-    return line.in_hand, task, name
+    sink = watch.broker.stats()["consumer_broker"]["sinks"][SINKS[TASKS]]
+    return line, last_notes(sink).get(victim.number)
 
 
-def _finish(watch: Watch, victim: Worker, in_hand: int, task: str, name: str) -> ConsumerKill:
-    second = watch.seconds
+def _finish(watch: Watch, victim: Worker, in_hand: int, note: Note) -> ConsumerKill:
+    second, task, name = watch.seconds, note.task, note.name
     at = watch.crew.kill(victim)
     watch.tell(f"kill -9 {victim.pid}: {victim.label}, which held {watch.short(name)} and {in_hand - 1} more")
     new = watch.crew.add_consumer()

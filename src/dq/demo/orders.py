@@ -107,6 +107,33 @@ class Failed:
 Report = Ready | Published | Consumed | Failed
 
 
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What a consumer says of a task when it begins it, by `task.extend(note=)`; the broker shows it in its status.
+
+    Attributes:
+        consumer: the consumer's number.
+        begun: how many it has begun, this one too.
+        task, name: what it begins.
+    """
+
+    consumer: int
+    begun: int
+    task: str
+    name: str
+
+    @property
+    def text(self) -> str:
+        """As it is sent."""
+        return f"{self.consumer} {self.begun} {self.task} {self.name}"
+
+    @classmethod
+    def of(cls, text: str) -> Note:
+        """From what was sent."""
+        consumer, begun, task, name = text.split(" ", 3)
+        return cls(int(consumer), int(begun), task, name)
+
+
 class Inbox:
     """The orders to this process. A thread reads them, for `Hurry`, `Stop` and `Quit` come while it works.
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from dq.client.broker import Broker
 from dq.demo.crew import Crew
 from dq.demo.failed import DemoFailed
-from dq.demo.orders import SINKS, TASKS
+from dq.demo.orders import SINKS, TASKS, Note
 from dq.demo.results import Results
 from dq.demo.source import Work
 
@@ -167,15 +167,12 @@ class Watch:
             state = "killed" if worker.killed else "" if worker.ready else "starting"
             in_hand = hand["in_hand"] if hand is not None else 0
             settled = self._settled.get((self.stream, worker.number), 0)
-            task = self._work.short(notes[worker.number][1]) if in_hand and worker.number in notes else ""
+            task = self._work.short(notes[worker.number].name) if in_hand and worker.number in notes else ""
             lines.append(ConsumerLine(worker.number, worker.pid, hand is not None, state, in_hand, settled, task))
         return tuple(lines)
 
 
-def last_notes(sink: dict[str, Any]) -> dict[int, tuple[str, str]]:
-    """What each consumer said last in a note of the sink's status: the task's id and its name, by the consumer's number."""
-    found: dict[int, tuple[str, str]] = {}
-    for note in sink.get("notes", ()):
-        number, task, name = note["note"].split(" ", 2)
-        found[int(number)] = (task, name)
-    return found
+def last_notes(sink: dict[str, Any]) -> dict[int, Note]:
+    """The last note of each consumer in a sink's status, by the consumer's number."""
+    notes = (Note.of(note["note"]) for note in sink.get("notes", ()))
+    return {note.consumer: note for note in sorted(notes, key=lambda note: note.begun)}

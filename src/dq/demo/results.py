@@ -59,11 +59,6 @@ class Results:
             raise DemoFailed(f"the results cannot be read: {self._error}")
         return len(self.by_task)
 
-    def has(self, task: str, consumer: int) -> bool:
-        """Whether this consumer has published a result of this task."""
-        with self._lock:
-            return any(result["consumer"] == consumer for result in self._of(task))
-
     def by_others(self, task: str, consumer: int) -> dict[str, Any] | None:
         """The result of this task by another consumer than this one."""
         with self._lock:
@@ -72,11 +67,6 @@ class Results:
     def _of(self, task: str) -> list[dict[str, Any]]:
         first = [self.by_task[task]] if task in self.by_task else []
         return first + [result for result in self.again if result["task"] == task]
-
-    def every(self) -> list[dict[str, Any]]:
-        """All results that came, also those that came twice."""
-        with self._lock:
-            return [*self.by_task.values(), *self.again]
 
     def stop(self) -> None:
         """Ends the reading; safe twice."""

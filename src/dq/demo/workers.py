@@ -23,6 +23,7 @@ from dq.demo.orders import (
     Consumed,
     Failed,
     Inbox,
+    Note,
     Published,
     PublishMany,
     PublishProbes,
@@ -147,7 +148,7 @@ def _handle_tasks(consumer: Consumer, results: Publisher, number: int) -> Consum
     for task in consumer:
         with task:
             began = time.time()
-            task.extend(_SIGN_OF_LIFE_SECONDS, note=note_of(number, task))
+            task.extend(_SIGN_OF_LIFE_SECONDS, note=Note(number, len(calls) + 1, task.id, name_of(task.payload)).text)
             found = examine(task.payload)
             calls.append(_timed_publish(results, {"task": task.id, **found, **_circumstances(task, number, began)}))
             ended = time.time()
@@ -163,11 +164,6 @@ def _circumstances(task: Task, number: int, began: float) -> dict[str, Any]:
         "received": task.started.timestamp(),
         "began": began,
     }
-
-
-def note_of(number: int, task: Task) -> str:
-    """What a consumer says of a task when it begins it; the broker keeps it and shows it in its status."""
-    return f"{number} {task.id} {name_of(task.payload)}"
 
 
 def _handle_probes(consumer: Consumer) -> Consumed:

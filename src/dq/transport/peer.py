@@ -33,9 +33,10 @@ class Peer:
         self._ready: deque[bytearray] = deque()
         self._woken, self._waker = os.pipe()
         os.set_blocking(self._waker, False)
-        self._poll = select.poll()  # no limit on descriptor numbers, unlike select()
-        self._poll.register(self._sock, select.POLLIN)
-        self._poll.register(self._woken, select.POLLIN)
+        self._poll, self._watch = self._new_poll(), self._new_poll()  # one a thread: a poll object takes one call at a time
+        self._watching = select.poll()  # of its own: one such object cannot be waited on by two threads
+        self._watching.register(self._sock, select.POLLIN)
+        self._watching.register(self._woken, select.POLLIN)
         self.closed = False
 
     def fileno(self) -> int:
@@ -61,6 +62,12 @@ class Peer:
         except OSError as error:
             raise BrokerLost(f"the broker went away: {error.strerror}") from error
 
+    def _new_poll(self) -> select.poll:
+        poll = select.poll()  # no limit on descriptor numbers, unlike select()
+        poll.register(self._sock, select.POLLIN)
+        poll.register(self._woken, select.POLLIN)
+        return poll
+
     def receive(self, timeout: float | None) -> bytearray | None:
         """The next frame, or None after `timeout` seconds (None: waits for ever) or when `wake` was called.
 
@@ -78,6 +85,11 @@ class Peer:
                 return None
             self._fill()
         return self._ready.popleft()
+
+    def wait_readable(self, timeout: float | None) -> None:
+        """Waits until there is something for `receive`, without taking it; for a thread that leaves the reading to others."""
+        if not self._ready and not self.closed:
+            self._watching.poll(None if timeout is None else max(timeout, 0.0) * 1000.0)
 
     def wake(self) -> None:
         """Has the `receive` that waits, or the next one, return at once; safe from any thread and signal handler."""

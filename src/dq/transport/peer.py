@@ -34,9 +34,6 @@ class Peer:
         self._woken, self._waker = os.pipe()
         os.set_blocking(self._waker, False)
         self._poll, self._watch = self._new_poll(), self._new_poll()  # one a thread: a poll object takes one call at a time
-        self._watching = select.poll()  # of its own: one such object cannot be waited on by two threads
-        self._watching.register(self._sock, select.POLLIN)
-        self._watching.register(self._woken, select.POLLIN)
         self.closed = False
 
     def fileno(self) -> int:
@@ -89,7 +86,7 @@ class Peer:
     def wait_readable(self, timeout: float | None) -> None:
         """Waits until there is something for `receive`, without taking it; for a thread that leaves the reading to others."""
         if not self._ready and not self.closed:
-            self._watching.poll(None if timeout is None else max(timeout, 0.0) * 1000.0)
+            self._watch.poll(None if timeout is None else max(timeout, 0.0) * 1000.0)
 
     def wake(self) -> None:
         """Has the `receive` that waits, or the next one, return at once; safe from any thread and signal handler."""

@@ -93,6 +93,8 @@ class Limits:
     """Deliveries of one record before it is dead-lettered."""
     reconnect_seconds: float = 5.0
     """Leases found in a sink's log are kept for so long after a start, for consumers that come back."""
+    confirm_seconds: float = 0.05
+    """An ack that nobody waits for is confirmed along with the next lease, after this at the latest."""
     sink_sync_seconds: float = 1.0
     """Sinks' logs are flushed to disk this often."""
     sink_segment_bytes: int = 16 * MIB

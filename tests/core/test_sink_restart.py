@@ -199,15 +199,18 @@ def test_an_intent_outlives_its_stream(desk, snapshot):
     assert core.stats().shards[EMAILS].dying == 0
 
 
-def test_a_snapshot_makes_all_before_it_void(desk):
-    desk.commit(10)
-    desk.join("a", credit=10)
-    desk.ack(desk.take(), (0, 5))
-    desk.notes()
-    before = desk.core.snapshot()
-    for line in before + before:
-        desk.core.replay(orjson.loads(line))
-    assert desk.core.snapshot() == before
+def test_a_snapshot_makes_all_before_it_void(make_desk):
+    desk, other = make_desk(), make_desk(shards=[EMAILS, ("news", 0)])
+    for each in (desk, other):
+        each.commit(10)
+        each.join("a", credit=10)
+        each.ack(each.take(), (0, 5))
+    other.core.dead_letter("a", 0, 7, "bad", "", other.now)
+    other.die("a")
+    snapshot = desk.core.snapshot()
+    for line in snapshot + snapshot:
+        other.core.replay(orjson.loads(line))
+    assert other.core.snapshot() == snapshot
 
 
 def test_notes_of_a_kind_that_is_not_known_are_passed_over_and_counted(desk):
@@ -310,3 +313,13 @@ def test_the_form_of_a_snapshot_is_what_it_always_was(desk):
             "consumer": "a",
         },
     ]
+
+
+def test_who_has_not_come_back_yet_cannot_die(desk):
+    desk.commit(3)
+    desk.join("a", credit=3)
+    taken = desk.take()
+    desk.restart()
+    desk.die("a")
+    assert desk.core.resume("a", [taken.lease], desk.now) == [taken.lease]
+    assert desk.ack(taken) == 3

@@ -38,11 +38,12 @@ _RETRY_SECONDS = 1.0
 class ConsumerClient(Served):
     """A consumer, and its sink."""
 
-    __slots__ = ("run",)
+    __slots__ = ("noted", "run")
 
     def __init__(self, pipe: Pipe, client: str, pid: int, run: SinkRun) -> None:
         super().__init__(pipe, client, pid)
         self.run = run
+        self.noted = 0  # the number of the last thing it said; to be confirmed, once it is written
 
 
 class ConsumerBroker:
@@ -63,7 +64,9 @@ class ConsumerBroker:
         self._syncing: Future[None] | None = None
         self._sync_at = 0.0
         self._resend_at: float | None = None
-        self._hint_asked = False
+        self._subscribed = False
+        self._unconfirmed: dict[ConsumerClient, None] = {}
+        self._confirm_at = 0.0
 
     # --- life ------------------------------------------------------------------------------------------------------
 
@@ -100,6 +103,8 @@ class ConsumerBroker:
             return 0.0
         now = self._life.clock.monotonic()
         deadlines = [at for at in (run.core.next_deadline() for run in self._sinks.values()) if at is not None]
+        if self._unconfirmed:
+            deadlines.append(self._confirm_at)
         if any(run.unsynced for run in self._sinks.values()):
             deadlines.append(self._sync_at)
         if self._resend_at is not None:
@@ -161,7 +166,7 @@ class ConsumerBroker:
         desk.admit(client)
         desk.answer(client, Event(EventType.ACK, _OWNER, {"leases": kept, "settings": run.settings.to_dict()}))
         self._touched.add(run)
-        self._ask_for_hint()
+        self._subscribe()
 
     def _sink(self, name: str, wish: dict[str, Any]) -> SinkRun:
         run = self._sinks.get(name)
@@ -186,7 +191,12 @@ class ConsumerBroker:
 
     def _died(self, client: ConsumerClient) -> None:
         client.run.core.died(client.id, self._life.clock.monotonic())
+        self._left(client)
+
+    def _left(self, client: ConsumerClient) -> None:
+        self._unconfirmed.pop(client, None)
         self._touched.add(client.run)
+        self._subscribe()
 
     def _on_consumer(self, client: ConsumerClient, event: Event) -> None:
         if event.owner is not EventOwner.CONSUMER:
@@ -196,17 +206,18 @@ class ConsumerBroker:
         if event.type is EventType.ACK:
             for lease, first, end in _triples(event["ranges"]):
                 core.ack(client.id, lease, ((first, end),), now)
-            self._desk.answer(client, Event(EventType.ACK, _OWNER, {"number": event["number"]}))
+            self._confirm_later(client, event)
         elif event.type is EventType.READ:
             self._credit(client, event)
         elif event.type is EventType.NACK:
             self._give_back(client, event, now)
-            self._desk.answer(client, Event(EventType.ACK, _OWNER, {"number": event["number"]}))
+            self._confirm_later(client, event)
         elif event.type is EventType.EXTEND:
             self._extend(client, event, now)
         elif event.type is EventType.CLOSE:
             core.leave(client.id, now)
             self._desk.forget(client)
+            self._left(client)
         else:
             raise ProtocolError(f"a consumer does not send {event.type}")
 
@@ -217,7 +228,18 @@ class ConsumerBroker:
         else:
             client.run.core.withdraw(client.id)
         if "number" in event.fields:
-            self._desk.answer(client, Event(EventType.ACK, _OWNER, {"number": event["number"]}))
+            self._confirm_later(client, event)
+
+    def _confirm_later(self, client: ConsumerClient, event: Event) -> None:
+        """A confirmation goes along with the next lease, so that it wakes nobody; soon in any case, and now for who waits."""
+        client.noted = event["number"]
+        if event.get("now"):
+            self._unconfirmed.pop(client, None)
+            self._desk.answer(client, Event(EventType.ACK, _OWNER, {"number": client.noted}))
+        else:
+            if not self._unconfirmed:
+                self._confirm_at = self._life.clock.monotonic() + LIMITS.confirm_seconds
+            self._unconfirmed[client] = None
 
     def _give_back(self, client: ConsumerClient, event: Event, now: float) -> None:
         core, outcome = client.run.core, event["outcome"]
@@ -265,12 +287,21 @@ class ConsumerBroker:
         pushes: list[Push] = []
         for run in touched:
             pushes += self._serve(run, now)
-        self._desk.flush()
         for consumer, parts in pushes:
             client = self._desk.clients.get(consumer)
             if client is not None:
+                self._confirm(client)
                 self._desk.push(client, parts)
+        if self._unconfirmed and now >= self._confirm_at:
+            for client in list(self._unconfirmed):
+                self._confirm(client)
+        self._desk.flush()
         self._sync_when_due(now)
+
+    def _confirm(self, client: ConsumerClient) -> None:
+        if client in self._unconfirmed:
+            del self._unconfirmed[client]
+            self._desk.answer(client, Event(EventType.ACK, _OWNER, {"number": client.noted}))
 
     def _serve(self, run: SinkRun, now: float) -> list[Push]:
         """Dispatches one sink and writes its notes; what it returns may be sent then."""
@@ -287,6 +318,7 @@ class ConsumerBroker:
         except (LogError, DiskFull) as error:
             # Nothing was confirmed of what could not be noted: consumers send it again to the next consumer broker.
             self._desk.drop_answers()
+            self._unconfirmed.clear()
             self._life.fail(error)
             return []
         return pushes
@@ -330,26 +362,24 @@ class ConsumerBroker:
 
     def on_neighbour(self, sock: socket.socket) -> None:
         self._neighbour.attach(sock)
-        self._hint_asked = False
-        self._ask_for_hint()
+        self._subscribed = False
+        self._subscribe()
         self._told.clear()
         for run in self._sinks.values():
             run.unsynced = True
         self._resend_dead_letters()  # those under way to a broker that died may be lost; a second one is known by its number
 
-    def _ask_for_hint(self) -> None:
-        """Asks for the next hint. Without consumers it is left: a commit then wakes one process less."""
-        if not self._hint_asked:
-            self._hint_asked = self._neighbour.send(Event(EventType.READ, _OWNER, {"credit": 1}))
+    def _subscribe(self) -> None:
+        """Asks to be told of commits as long as there are consumers. Without, a commit wakes one process less."""
+        wanted = bool(self._desk.clients)
+        if wanted != self._subscribed and self._neighbour.send(Event(EventType.READ, _OWNER, {"credit": int(wanted)})):
+            self._subscribed = wanted
 
     def _on_hint(self, event: Event) -> None:
         for stream, bucket, offset, segment, position in event["ends"]:
             for run in self._over.get(stream, ()):
                 run.committed((stream, bucket), End(offset, segment, position))
                 self._touched.add(run)
-        self._hint_asked = False
-        if self._desk.clients:
-            self._ask_for_hint()
 
 
 def _whole(value: object) -> int:

@@ -137,9 +137,10 @@ class Desk(Generic[Client]):
             self._send(client, lambda: client.pipe.send_all(answers))
 
     def push(self, client: Client, parts: list[Buffer]) -> None:
-        """Sends one frame to a client now."""
+        """Sends one frame to a client now, with its answers before it."""
+        answers, client.answers = client.answers, []
         if not client.pipe.closed:
-            self._send(client, lambda: client.pipe.send_parts(*parts))
+            self._send(client, lambda: client.pipe.send_all(answers, parts))
 
     def _send(self, client: Client, send: Callable[[], None]) -> None:
         try:
@@ -172,10 +173,10 @@ class Neighbour:
         self._life.poller.add(pipe, lambda: self._read(pipe))
 
     def send(self, event: Event) -> bool:
-        """Sends, if there is a neighbour; what is lost with it is told to the next one anew."""
+        """Sends, if there is a neighbour and it reads; what is lost with it is told to the next one anew."""
         pipe = self._pipe
-        if pipe is None or pipe.closed:
-            return False
+        if pipe is None or pipe.closed or pipe.waits_to_write:
+            return False  # a newer word is said in place of this one, as soon as the older one is through
         try:
             pipe.send(event)
             self._life.poller.watch_writes(pipe, lambda broken, _: self._close(broken))

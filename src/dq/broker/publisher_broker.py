@@ -312,14 +312,13 @@ class PublisherBroker:
         for bucket, writer in enumerate(stream.writers):
             self._hints[stream.name, bucket] = writer.end
 
-    def _on_neighbour_event(self, _event: Event) -> None:
-        """The other broker asks for the next hint when it wants one: one with nobody to serve is never woken."""
-        self._hints_wanted = True
+    def _on_neighbour_event(self, event: Event) -> None:
+        """The other broker wants to be told of commits, or not: one with nobody to serve is never woken."""
+        self._hints_wanted = event["credit"] > 0
 
     def _send_hints(self) -> None:
         ends = [[stream, bucket, end.offset, end.segment, end.position] for (stream, bucket), end in self._hints.items()]
         if self._neighbour.send(Event(EventType.COMMITTED, _OWNER, {"ends": ends})):
-            self._hints_wanted = False
             self._hints.clear()
 
 

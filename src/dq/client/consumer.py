@@ -205,7 +205,7 @@ class Consumer:
             BrokerLost: it did not within `timeout` seconds, or did not come back.
         """
         self._link.check()
-        self._flush()
+        self._flush(now=True)
         deadline = None if timeout is None else time.monotonic() + timeout
         done = self._link.wait(self._settled, deadline, self._follow)
         if not done or self._failure is not None:
@@ -243,11 +243,11 @@ class Consumer:
 
     # --- the session of the link -------------------------------------------------------------------------------------
 
-    def _flush(self) -> None:
+    def _flush(self, *, now: bool = False) -> None:
         """Sends what was decided, and asks for more."""
         hand = self._hand
         with hand.lock:  # one thread at a time, so that numbers are sent in order
-            for event in hand.take_events():
+            for event in hand.take_events(now=now):
                 self._link.send(event.line())
             if self._iterating and not self._stopped and self._link.whole:
                 credit = hand.credit()
@@ -269,7 +269,7 @@ class Consumer:
             for event in self._hand.resume(answer["leases"]):
                 self._link.send(event.line())
             self._changed.set()
-            self._flush()
+            self._flush(now=True)
 
     def handle(self, event: Event) -> None:
         if event.type is EventType.TASK:

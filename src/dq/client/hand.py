@@ -158,11 +158,19 @@ class Hand:
         return event["number"] in self._unconfirmed
 
     def confirmed(self, number: int) -> None:
-        """The broker has noted what was sent with this number."""
-        self._unconfirmed.pop(number, None)
+        """The broker has noted all that was sent up to this number."""
+        with self.lock:
+            for earlier in list(self._unconfirmed):
+                if earlier > number:
+                    break
+                del self._unconfirmed[earlier]
 
-    def take_events(self) -> list[Event]:
-        """What is to be sent now: acks by range, everything else singly."""
+    def take_events(self, *, now: bool = False) -> list[Event]:
+        """What is to be sent now: acks by range, everything else singly.
+
+        Args:
+            now: somebody waits for the confirmation; else the broker sends it along with the next lease, or within 50 ms.
+        """
         with self.lock:
             events: list[Event] = []
             ranges: list[list[int]] = []
@@ -183,6 +191,8 @@ class Hand:
                 if error:
                     fields["error"] = error
                 events.append(self._numbered(EventType.NACK, fields))
+            if now and self._unconfirmed:
+                events.append(self._numbered(EventType.ACK, {"ranges": [], "now": True}))
             return events
 
     def _numbered(self, kind: EventType, fields: dict[str, Any]) -> Event:
@@ -243,7 +253,7 @@ class Hand:
         """Takes back what was granted and not used. When it is confirmed, all that the broker had sent before is here."""
         with self.lock:
             self._granted = 0
-            return self._numbered(EventType.READ, {"credit": 0})
+            return self._numbered(EventType.READ, {"credit": 0, "now": True})
 
     # --- signs of life -----------------------------------------------------------------------------------------------
 

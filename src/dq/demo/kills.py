@@ -118,24 +118,26 @@ def _busiest(watch: Watch, progress: Progress) -> Worker | None:
 
 def _frozen(watch: Watch, victim: Worker) -> tuple[ConsumerLine, Note | None]:
     """The broker's figures of a frozen consumer, and what it said last."""
-    line = next(line for line in watch.look().consumers if line.number == victim.number)
     sink = watch.broker.stats()["consumer_broker"]["sinks"][SINKS[TASKS]]
-    return line, last_notes(sink).get(victim.number)
+    note = last_notes(sink).get(victim.number)
+    # The figures after the note: what is not settled by then was not settled when the note was read.
+    return next(line for line in watch.look().consumers if line.number == victim.number), note
 
 
 def _finish(watch: Watch, victim: Worker, in_hand: int, note: Note) -> ConsumerKill:
     second, task, name = watch.seconds, note.task, note.name
     at = watch.crew.kill(victim)
-    watch.tell(f"kill -9 {victim.pid}: {victim.label}, which held {watch.short(name)} and {in_hand - 1} more")
+    more = f" and {in_hand - 1} more" if in_hand > 1 else ""
+    watch.tell(f"kill -9 {victim.pid}: {victim.label}, which held {watch.short(name)}{more}")
     new = watch.crew.add_consumer()
     watch.crew.tell([new], Consume(TASKS))
     watch.until(lambda _: watch.results.by_others(task, victim.number) is not None)
     again = watch.results.by_others(task, victim.number)
-    watch.until(lambda progress: any(line.number == new.number and line.joined for line in progress.consumers))
     if again is None:
         raise DemoFailed(f"{name} was not delivered again")
     received, begun = (again["received"] - at) * 1000, (again["began"] - at) * 1000
     watch.tell(f"{watch.short(name)} in the hands of consumer {again['consumer']} after {received:.0f} ms")
+    watch.until(lambda progress: any(line.number == new.number and line.joined for line in progress.consumers))
     instead = (new.number, new.pid)
     return ConsumerKill(at, second, victim.number, victim.pid, in_hand, task, name, again["consumer"], received, begun, instead)
 

@@ -38,7 +38,8 @@ def _title(console: Console, text: str) -> None:
 def _heading(console: Console, report: Report) -> None:
     _title(console, f"{len(report.work.payloads):,} {report.work.unit} of {report.work.title}")
     what = "read, parsed and hashed them" if report.work.unit == "files" else "counted their words"
-    _line(console, f"{_INDENT}processes that sent them as tasks: {report.publishers}; that {what}: {report.consumers}")
+    many = "process" if report.publishers == 1 else "processes"
+    _line(console, f"{_INDENT}{report.publishers} {many} sent them as tasks, {report.consumers} {what}.")
     if report.work.left_out:
         _line(console, f"{_INDENT}{report.work.left_out:,} files were left out: their names are not UTF-8.")
 
@@ -57,8 +58,8 @@ def _kills(console: Console, report: Report) -> None:
 
 def _consumer_kill(console: Console, report: Report, kill: ConsumerKill) -> None:
     """The name of a task may be long, so it stands on a line of its own."""
-    held = f"{kill.in_hand:,} {'record' if kill.in_hand == 1 else 'records'} in its hands"
-    _line(console, f"{kill.second:5.1f} s  consumer {kill.number} (pid {kill.pid}), with {held}, amid this one:")
+    held = f"{kill.in_hand:,} {'record' if kill.in_hand == 1 else 'records'}"
+    _line(console, f"{kill.second:5.1f} s  consumer {kill.number} (pid {kill.pid}), with {held} in its hands, at work on")
     _line(console, f"{'':9}{report.work.short(kill.name)}", "cyan")
     _line(console, f"{'':9}in the hands of consumer {kill.by} after {_ms(kill.received_ms)}, begun after {_ms(kill.begun_ms)};")
     _line(console, f"{'':9}consumer {kill.instead[0]} (pid {kill.instead[1]}) was started in its place.")
@@ -155,7 +156,7 @@ def _further(console: Console, report: Report) -> None:
     _title(console, "Look further")
     _line(console, f"{_INDENT}the log is in {report.log}, until the next run; its results:")
     _line(console, f"{_INDENT * 2}{report.jq}", "cyan")
-    _line(console, f"{_INDENT}your own input: a directory (its .py files), a file or - (lines):")
+    _line(console, f"{_INDENT}your own input: --input DIR (its .py files), FILE or - (each line a task):")
     _line(console, f"{_INDENT * 2}{report.yours}", "cyan")
 
 

@@ -91,8 +91,10 @@ def run_demo(options: Options) -> int:
     """
     began = time.monotonic()
     console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
+    work = find_work(options.source)  # before anything is drawn: standard input may be typed in
+    claim(options.data)
     with _terminated_in_order(), watching(console, silent=options.as_json) as view:
-        report = _prepared(options, view, began)
+        report = _prepared(options, work, view, began)
     report = replace(report, all_seconds=time.monotonic() - began)
     if options.as_json:
         sys.stdout.write(json.dumps(report.to_json()) + "\n")
@@ -102,11 +104,8 @@ def run_demo(options: Options) -> int:
     return 1 if report.problems() else 0
 
 
-def _prepared(options: Options, view: View, began: float) -> Report:
+def _prepared(options: Options, work: Work, view: View, began: float) -> Report:
     """The run between the start of the broker and its stop; whatever happens, all that was started is stopped."""
-    view.begin(time.monotonic() - began, "looking for tasks")
-    work = find_work(options.source)
-    claim(options.data)
     view.begin(time.monotonic() - began, f"starting a broker in {_shown(options.data)}")
     broker = BrokerManager(options.data, log_level=logging.ERROR)  # its warnings would be of the kills
     crew = Crew(broker.root)

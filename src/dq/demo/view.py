@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
@@ -45,7 +45,7 @@ class Plain:
 
     def show(self, progress: Progress) -> None:
         """A line, if a second has passed and something has changed."""
-        line = figures(progress)
+        line = line_of(progress)
         if progress.seconds >= self._next and line != self._last:
             self._next, self._last = progress.seconds + _PLAIN_SECONDS, line
             self._print(progress.seconds, line)
@@ -71,8 +71,10 @@ class Drawn:
 
     def show(self, progress: Progress) -> None:
         """Draws it."""
-        head = _head(progress.seconds, f"{progress.phase} ({progress.tasks:,})" if progress.tasks else progress.phase)
-        self._live.update(Group(Text(), head, Text(), _figures(progress), Text(), _consumers(progress)))
+        shown: list[RenderableType] = [Text(), _head(progress.seconds, progress.phase), Text()]
+        if progress.published:
+            shown += [_figures(progress), Text()]
+        self._live.update(Group(*shown, _consumers(progress)))
 
     def tell(self, seconds: float, text: str) -> None:
         """A line above the table."""
@@ -95,13 +97,14 @@ def _head(seconds: float, text: str) -> Text:
     return Text.assemble((f"{seconds:5.1f} s  ", "dim"), (text, "bold"))
 
 
-def figures(progress: Progress) -> str:
+def line_of(progress: Progress) -> str:
     """How far it is, in one line."""
     if not progress.published:
         return progress.phase
     of = f" of {progress.tasks}" if progress.tasks else ""
-    shown = ", ".join(f"{name} {_short(value)}{of if name == 'published' else ''}" for name, value in _named(progress))
-    return f"{progress.phase}: {shown}"
+    published, *others = _named(progress)[:4]  # more would not fit in a line
+    shown = ", ".join(f"{name} {_short(value)}" for name, value in others)
+    return f"{progress.phase}: published {_short(published[1])}{of}, {shown}"
 
 
 def _named(progress: Progress) -> list[tuple[str, int]]:
@@ -121,7 +124,7 @@ def _short(value: int) -> str:
 
 def _figures(progress: Progress) -> Table:
     table = Table(box=None, padding=(0, 4, 0, 0), header_style="dim")
-    named = _named(progress)
+    named = ([("tasks", progress.tasks)] if progress.tasks else []) + _named(progress)
     for name, _ in named:
         table.add_column(name, justify="right", min_width=9)
     table.add_row(*(f"{value:,}" for _, value in named))

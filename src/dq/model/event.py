@@ -132,7 +132,7 @@ _FORMS: Final[dict[tuple[EventType, EventOwner], tuple[dict[str, _Kinds], dict[s
         {"stream": _TEXT, "publisher": _TEXT, "sequence": _WHOLE},
         {"again": _FLAG, "topics": _LIST},
     ),
-    (_T.READ, _O.CONSUMER): ({"credit": _WHOLE}, {"number": _WHOLE}),
+    (_T.READ, _O.CONSUMER): ({"credit": _WHOLE}, {"number": _WHOLE, "now": _FLAG}),
     (_T.READ, _O.CONSUMER_BROKER): ({"credit": _WHOLE}, {}),
     (_T.TASK, _O.CONSUMER_BROKER): (
         {"lease": _WHOLE, "stream": _TEXT, "bucket": _WHOLE, "first": _WHOLE, "count": _WHOLE, "publishers": _LIST},
@@ -150,7 +150,7 @@ _FORMS: Final[dict[tuple[EventType, EventOwner], tuple[dict[str, _Kinds], dict[s
         {"number": _WHOLE, "request": _WHOLE, "status": _DICT, "leases": _LIST, "settings": _DICT},
     ),
     (_T.ACK, _O.MANAGER): ({}, {"request": _WHOLE, "status": _DICT, "opened": _DICT}),
-    (_T.ACK, _O.CONSUMER): ({"number": _WHOLE, "ranges": _LIST}, {}),
+    (_T.ACK, _O.CONSUMER): ({"number": _WHOLE, "ranges": _LIST}, {"now": _FLAG}),
     (_T.NACK, _O.PUBLISHER_BROKER): (
         {"error": _TEXT, "message": _TEXT},
         {"bucket": _WHOLE, "sequence": _WHOLE, "request": _WHOLE, "stream": _TEXT, "publisher": _TEXT},
@@ -159,7 +159,7 @@ _FORMS: Final[dict[tuple[EventType, EventOwner], tuple[dict[str, _Kinds], dict[s
     (_T.NACK, _O.MANAGER): ({"error": _TEXT, "message": _TEXT}, {"request": _WHOLE}),
     (_T.NACK, _O.CONSUMER): (
         {"number": _WHOLE, "outcome": _TEXT, "ranges": _LIST},
-        {"after": (int, float, _NONE), "reason": _TEXT, "error": _TEXT},
+        {"after": (int, float, _NONE), "reason": _TEXT, "error": _TEXT, "now": _FLAG},
     ),
     (_T.EXTEND, _O.CONSUMER): (
         {},

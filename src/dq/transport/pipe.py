@@ -87,13 +87,14 @@ class Pipe:
         """Sends one frame made of several parts, none of them copied unless it must wait."""
         self._send(framed(*parts))
 
-    def send_all(self, events: list[Event]) -> None:
-        """Sends several events by one write.
+    def send_all(self, events: list[Event], last: list[Buffer] | None = None) -> None:
+        """Sends several events by one write, and after them the frame that is made of the parts `last`.
 
         Raises:
             Broken: as `send`.
         """
-        self._send([part for event in events for part in framed(event.line(), event.body)])
+        parts = [part for event in events for part in framed(event.line(), event.body)]
+        self._send(parts if last is None else parts + framed(*last))
 
     def _send(self, frame: list[Buffer]) -> None:
         if self._outgoing:

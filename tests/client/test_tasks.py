@@ -353,7 +353,6 @@ def test_an_ack_that_comes_late_counts_while_the_record_is_open(broker, name, pu
         until(lambda: settled(broker, name, 2), what="the late ack counts")
 
 
-@pytest.mark.xfail(reason="core: abandon() puts the grace in place of a later deadline that extend() had set", strict=False)
 def test_more_time_is_kept_to(broker, name, publisher):
     publisher.publish_many(["slow", "next"])
     with consumer_of(broker, name, ack_grace=0.3, idle_timeout=1) as consumer:

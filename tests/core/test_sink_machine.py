@@ -299,7 +299,7 @@ class SinkMachine(RuleBasedStateMachine):
         else:
             self.core.abandon(*words, offset, self.now)
             if in_hand:
-                lease.own[offset] = self.now + GRACE
+                lease.own[offset] = max(self.now + GRACE, lease.own.get(offset, 0.0))  # more time it asked for is kept
                 lease.left.add(offset)
                 self.renew_all()  # else the lease would be due in the very same moment
 

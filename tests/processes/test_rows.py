@@ -239,7 +239,7 @@ def test_a_consumer_waits_idle_is_pushed_a_task_reports_it_and_is_idle_again(bro
 
 
 def test_what_a_publisher_hands_in_and_what_a_consumer_gets(broker, name):
-    """L6: `TaskIn` goes in; `Task` has id, publisher, consumer, payload, when it was started, its deadline."""
+    """L6: `TaskIn` goes in; `Task` has id, publisher, consumer, payload, started, completed, last check, deadline."""
     with Publisher(broker, name) as publisher:
         handed_in = TaskIn({"to": "ada"}, key="ada", topic="mail.welcome", name="Welcome", headers={"trace": "1"})
         before = datetime.now(UTC)
@@ -252,9 +252,13 @@ def test_what_a_publisher_hands_in_and_what_a_consumer_gets(broker, name):
             assert (task.publisher, task.consumer, task.sink) == (publisher.id, consumer.consumer_id, name)
             assert (task.attempt, task.last_error, task.outcome) == (1, None, None)
             assert before <= task.created_at <= task.started <= datetime.now(UTC)
+            assert task.completed is None
+            assert before <= task.last_check <= datetime.now(UTC)
             assert 15 < (task.deadline - task.started).total_seconds() <= 21
             task.ack(wait=True)
             assert task.outcome == "ack"
+            assert task.completed is not None
+            assert task.started <= task.completed <= datetime.now(UTC)
 
 
 def test_a_consumer_tells_how_far_it_is_while_it_works(broker, name):

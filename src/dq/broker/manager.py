@@ -328,24 +328,24 @@ class Manager:
             "registered": self._registry.to_list(),
         }
         asked = [broker for broker in self._brokers if broker.ready]
-        for broker in self._brokers:
-            status[broker.owner.lower()] = {"pid": broker.pid, "restarts": broker.restarts, "ready": broker.ready}
-        missing = len(asked)
+        answers: dict[EventOwner, Any] = {}
 
-        def collect(broker: Supervised) -> Callable[[Event], None]:
-            def got(answer: Event) -> None:
-                nonlocal missing
-                missing -= 1
-                status[broker.owner.lower()].update(answer.get("status", {}))
-                if not missing:
-                    self._reply(control.pipe, Event(EventType.ACK, _OWNER, {"request": request, "status": status}))
-
-            return got
+        def got(answer: Event) -> None:
+            answers[answer.owner] = answer.get("status", {})
+            if len(answers) == len(asked):
+                self._report(control, request, status, answers)
 
         for broker in asked:
-            self._ask(broker, EventType.STATUS, {}, collect(broker))
+            self._ask(broker, EventType.STATUS, {}, got)
         if not asked:
-            self._reply(control.pipe, Event(EventType.ACK, _OWNER, {"request": request, "status": status}))
+            self._report(control, request, status, answers)
+
+    def _report(self, control: Control, request: int, status: dict[str, Any], answers: dict[EventOwner, Any]) -> None:
+        """Answers with the figures as they are now: a broker may have been replaced while they were gathered."""
+        for broker in self._brokers:
+            own = {"pid": broker.pid, "restarts": broker.restarts, "ready": broker.ready}
+            status[broker.owner.lower()] = {**own, **answers.get(broker.owner, {})}
+        self._reply(control.pipe, Event(EventType.ACK, _OWNER, {"request": request, "status": status}))
 
     def _reply(self, pipe: Pipe, event: Event) -> None:
         if pipe.closed:

@@ -22,6 +22,8 @@ from dq.model.outcome import Outcome
 
 log = logging.getLogger("dq")
 _TICK_SECONDS = 0.25
+# How long `close()` looks for a broker that is gone: one that was killed is back by then, one that was stopped is not.
+_LAST_LOOK_SECONDS = 1.0
 
 
 class Consumer:
@@ -223,7 +225,7 @@ class Consumer:
         self._stopped = True
         self._hand.give_back()
         try:
-            self.flush(LIMITS.stop_seconds)
+            self.flush(LIMITS.stop_seconds if self._link.whole else _LAST_LOOK_SECONDS)
         except DqError as error:
             log.warning("consumer %s leaves: %s", self.consumer_id, error)
         self._link.close(Event(EventType.CLOSE, EventOwner.CONSUMER))

@@ -137,6 +137,7 @@ class Hand:
         """Notes anything but an ack."""
         with self.lock:
             lease.left -= span[1] - span[0]
+            lease.note_sent([span])
             self._decided.append((lease.number, outcome, span, after, reason, error))
             if lease.left <= 0:
                 self._leases.pop(lease.number, None)

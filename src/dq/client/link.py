@@ -74,12 +74,21 @@ class Link:
         self._thread = threading.Thread(target=self._keep, daemon=True, name="dq-link")
 
     def open(self) -> None:
-        """Connects and registers.
+        """Connects and registers. A broker that is just being replaced is waited for.
 
         Raises:
             BrokerNotRunning, and whatever the broker answers to REGISTER.
+            BrokerLost: it did not come back within `reconnect_timeout`.
         """
-        self._peer, answer = self._connect(again=False)
+        deadline = time.monotonic() + self._reconnect_timeout
+        while True:
+            try:
+                self._peer, answer = self._connect(again=False)
+                break
+            except BrokerLost:
+                if time.monotonic() >= deadline:
+                    raise
+            time.sleep(_RETRY_SECONDS[0])
         self._whole.set()
         self._session.welcomed(answer, again=False)
         self._thread.start()

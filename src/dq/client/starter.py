@@ -50,6 +50,8 @@ def _start(root: Path, wish: dict[str, Any], stdin: int) -> subprocess.Popen[byt
     try:
         _await_ready(process, root)
     except BaseException:
+        if process.stdin is not None:
+            process.stdin.close()  # the lifeline: one that is still starting leaves too
         try:
             process.wait(LIMITS.stop_seconds)  # it ends by itself, once it has said why it cannot start
         except subprocess.TimeoutExpired:

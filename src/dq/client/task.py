@@ -45,7 +45,6 @@ class Task(Record):
         payload: a JSON value, or bytes.
         offset: its place in its bucket.
         outcome: what was decided, or None.
-        started, completed: when it was handed out and when it was decided (`datetime` in UTC, or None).
     """
 
     __slots__ = ("_lease", "outcome")
@@ -100,6 +99,17 @@ class Task(Record):
         return datetime.fromtimestamp(self._lease.received_wall, UTC)
 
     @property
+    def completed(self) -> datetime | None:
+        """When its outcome went to the broker, within 5 ms of the decision, in UTC; None before."""
+        wall = self._lease.sent_wall(self.offset)
+        return None if wall is None else datetime.fromtimestamp(wall, UTC)
+
+    @property
+    def last_check(self) -> datetime:
+        """When the client last gave a sign of life for it, in UTC."""
+        return datetime.fromtimestamp(self._lease.renewed_wall, UTC)
+
+    @property
     def deadline(self) -> datetime:
         """Until when its lease lasts if no sign of life follows, in UTC. The client renews it while the task is in hand."""
         return datetime.fromtimestamp(self._lease.deadline_wall(self.offset), UTC)
@@ -117,9 +127,9 @@ class Task(Record):
             raise self._settled_already("ack")
         self.outcome = _ACK
         acked = self._lease.acked
-        if not acked:
-            self._lease.begin_acks()
         acked.append(self.offset)  # atomic: tasks of one lease may be settled by several threads
+        if len(acked) == 1:  # after the append: who takes the acks meanwhile must not find the lease without its ack
+            self._lease.begin_acks()
         if wait:
             self._lease.settler.confirm()
 

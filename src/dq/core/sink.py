@@ -252,11 +252,12 @@ class SinkCore:
             self._rules.set_own(held, offset, now + seconds)
 
     def abandon(self, consumer: str, lease: int, offset: int, now: float) -> None:
-        """A client left a record unsettled: from now on it is not renewed with its lease."""
+        """A client left a record unsettled: from now on it is not renewed with its lease. More time it asked for is kept."""
         held = self._holding(consumer, lease, offset, now)
         if held is not None:
+            asked = (held.own or {}).get(offset)
             self._book.abandon(held, offset)
-            self._rules.set_own(held, offset, now + self._grace)
+            self._rules.set_own(held, offset, max(now + self._grace, asked.due if asked is not None else 0.0))
 
     # --- dead letters ------------------------------------------------------------------------------------------------
 

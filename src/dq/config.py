@@ -103,6 +103,8 @@ class Limits:
     # --- processes ---------------------------------------------------------------------------------------------------
     lock_wait_seconds: float = 5.0
     """How long a broker waits for the lock of a dying predecessor."""
+    status_seconds: float = 2.0
+    """How long a question for figures waits for a broker that is being replaced."""
     start_seconds: float = 30.0
     """How long a starter waits for a manager to be ready; a large log is checked in this time."""
     stop_seconds: float = 10.0

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from dq.broker.desk import Desk, Neighbour, Served
 from dq.broker.life import Life, Setup, prepare
 from dq.broker.sink_run import Push, SinkRun, load_settings, make_sink
+from dq.broker.words import acked, extended, given_back
 from dq.config import LIMITS
 from dq.errors import DiskFull, DqError, LogError, ProtocolError
 from dq.log.backend import End
@@ -22,7 +22,6 @@ from dq.log.layout import Layout
 from dq.log.locks import HeldLock, hold
 from dq.model.event import Event, EventOwner, EventType
 from dq.model.names import DEAD_LETTER_SUFFIX, check_client_id
-from dq.model.outcome import Outcome
 from dq.model.settings import SinkSettings
 from dq.transport.pipe import Pipe
 
@@ -204,16 +203,15 @@ class ConsumerBroker:
         core, now = client.run.core, self._life.clock.monotonic()
         self._touched.add(client.run)
         if event.type is EventType.ACK:
-            for lease, first, end in _triples(event["ranges"]):
-                core.ack(client.id, lease, ((first, end),), now)
+            acked(client.run, client.id, event, now)
             self._confirm_later(client, event)
         elif event.type is EventType.READ:
             self._credit(client, event)
         elif event.type is EventType.NACK:
-            self._give_back(client, event, now)
+            given_back(client.run, client.id, event, now)
             self._confirm_later(client, event)
         elif event.type is EventType.EXTEND:
-            self._extend(client, event, now)
+            extended(client.run, client.id, event, now)
         elif event.type is EventType.CLOSE:
             core.leave(client.id, now)
             self._desk.forget(client)
@@ -240,36 +238,6 @@ class ConsumerBroker:
             if not self._unconfirmed:
                 self._confirm_at = self._life.clock.monotonic() + LIMITS.confirm_seconds
             self._unconfirmed[client] = None
-
-    def _give_back(self, client: ConsumerClient, event: Event, now: float) -> None:
-        core, outcome = client.run.core, event["outcome"]
-        reason, error = event.get("reason", ""), event.get("error", "")
-        for lease, first, end in _triples(event["ranges"]):
-            if outcome == Outcome.RELEASE:
-                core.release(client.id, lease, ((first, end),), now)
-            elif outcome == Outcome.DROP:
-                core.drop(client.id, lease, ((first, end),), now)
-            elif outcome == Outcome.RETRY:
-                for offset in range(first, end):
-                    core.retry(client.id, lease, offset, event.get("after"), error, now)
-            elif outcome == Outcome.DEAD_LETTER:
-                for offset in range(first, end):
-                    core.dead_letter(client.id, lease, offset, reason, error, now)
-            else:
-                raise ProtocolError(f"NACK has no outcome {outcome!r}")
-
-    def _extend(self, client: ConsumerClient, event: Event, now: float) -> None:
-        core, fields = client.run.core, event.fields
-        if "leases" in fields:
-            core.renew(client.id, [_whole(lease) for lease in fields["leases"]], now)
-        for pair in fields.get("abandoned", ()):
-            if not isinstance(pair, list) or len(pair) != 2:
-                raise ProtocolError(f"EXTEND: {pair!r} is no [lease, offset]")
-            core.abandon(client.id, _whole(pair[0]), _whole(pair[1]), now)
-        if "seconds" in fields:
-            lease, offset = fields.get("lease", 0), fields.get("offset", 0)
-            core.extend(client.id, lease, offset, fields["seconds"], now)
-            client.run.note_progress(lease, offset, fields.get("note", ""))
 
     # --- a turn ----------------------------------------------------------------------------------------------------
 
@@ -380,23 +348,6 @@ class ConsumerBroker:
             for run in self._over.get(stream, ()):
                 run.committed((stream, bucket), End(offset, segment, position))
                 self._touched.add(run)
-
-
-def _whole(value: object) -> int:
-    if type(value) is not int or value < 0:
-        raise ProtocolError(f"{value!r} is no lease and no offset")
-    return value
-
-
-def _triples(ranges: Sequence[Any]) -> Sequence[tuple[int, int, int]]:
-    """Checks what a consumer says of its leases: [lease, first, end) each."""
-    for part in ranges:
-        if not isinstance(part, list) or len(part) != 3:
-            raise ProtocolError(f"{part!r} is no [lease, first, end]")
-        lease, first, end = map(_whole, part)
-        if not first < end or end - first > LIMITS.prefetch_records_max or lease < 0:
-            raise ProtocolError(f"{part!r} is an empty or too long range")
-    return ranges
 
 
 def _sync_all(runs: list[SinkRun]) -> None:

@@ -61,6 +61,7 @@ class Manager:
         self._strangers: dict[Pipe, float] = {}
         self._controls: dict[Pipe, Control] = {}
         self._requests: dict[int, tuple[Supervised, Event, Callable[[Event], None]]] = {}
+        self._reports: dict[Callable[[], None], float] = {}
         self._next_request = 0
         self._stopping = False
         self._stop_seconds = LIMITS.stop_seconds
@@ -122,6 +123,7 @@ class Manager:
 
     def _wait_seconds(self) -> float | None:
         moments = [broker.restart_at for broker in self._brokers if broker.restart_at is not None]
+        moments += self._reports.values()
         moments += [since + LIMITS.hello_seconds for since in self._strangers.values()]
         if self._linger is not None and self._empty_since is not None:
             moments.append(self._empty_since + self._linger)
@@ -137,6 +139,8 @@ class Manager:
             if broker.restart_at is not None and broker.restart_at <= now:
                 broker.start()
                 self._join_brokers()
+        for report in [report for report, at in self._reports.items() if at <= now]:
+            report()
         for pipe in [pipe for pipe, since in self._strangers.items() if since + LIMITS.hello_seconds <= now]:
             log.info("a connection that did not say who it is was closed")
             self._forget(pipe)
@@ -327,18 +331,21 @@ class Manager:
             "clients": len(self._controls),
             "registered": self._registry.to_list(),
         }
-        asked = [broker for broker in self._brokers if broker.ready]
         answers: dict[EventOwner, Any] = {}
+
+        def report() -> None:
+            if self._reports.pop(report, None) is not None:
+                self._report(control, request, status, answers)
 
         def got(answer: Event) -> None:
             answers[answer.owner] = answer.get("status", {})
-            if len(answers) == len(asked):
-                self._report(control, request, status, answers)
+            if len(answers) == len(self._brokers):
+                report()
 
-        for broker in asked:
+        # A broker that is just being replaced is waited for, but not for ever: then the figures say that it is not there.
+        self._reports[report] = time.monotonic() + LIMITS.status_seconds
+        for broker in self._brokers:
             self._ask(broker, EventType.STATUS, {}, got)
-        if not asked:
-            self._report(control, request, status, answers)
 
     def _report(self, control: Control, request: int, status: dict[str, Any], answers: dict[EventOwner, Any]) -> None:
         """Answers with the figures as they are now: a broker may have been replaced while they were gathered."""

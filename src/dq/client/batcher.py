@@ -57,6 +57,7 @@ class Batcher:
         self.in_flight = 0
         self.waiting_bytes = 0
         self.space = threading.Condition(self.lock)
+        self.resuming = False
 
     # --- in --------------------------------------------------------------------------------------------------------
 
@@ -142,6 +143,8 @@ class Batcher:
             self._write(draft, again=False)
 
     def _write(self, draft: Draft, *, again: bool) -> None:
+        if self.resuming:
+            return  # there is a new connection, and it has not heard of the batches before this one yet: `resend` sends all
         fields: dict[str, object] = {"bucket": draft.bucket, "sequence": draft.sequence, "count": draft.count}
         if again:
             draft.again = fields["again"] = True
@@ -152,6 +155,7 @@ class Batcher:
 
     def resend(self) -> None:
         """After a new connection: what was not answered goes again, with the numbers it had."""
+        self.resuming = False
         for lane in self.lanes:
             for draft in lane.in_flight:
                 self._write(draft, again=True)

@@ -121,7 +121,8 @@ class Consumer:
             return
         with self._hand.lock:
             withdrawal = self._hand.withdraw()
-            self._link.send(withdrawal.line())
+            if not self._hand.resuming:
+                self._link.send(withdrawal.line())
         self._link.wait(
             lambda: self._failure is not None or not self._hand.awaits(withdrawal), time.monotonic() + 1.0, self._follow
         )
@@ -249,6 +250,8 @@ class Consumer:
         """Sends what was decided, and asks for more."""
         hand = self._hand
         with hand.lock:  # one thread at a time, so that numbers are sent in order
+            if hand.resuming:
+                return
             for event in hand.take_events(now=now):
                 self._link.send(event.line())
             if self._iterating and not self._stopped and self._link.whole:
@@ -262,16 +265,19 @@ class Consumer:
             "create": self._create, "settings": self._wish,
         }  # fmt: skip
         if again:
-            fields["again"], fields["leases"] = True, self._hand.lease_numbers
+            with self._hand.lock:
+                self._hand.resuming = True
+                fields["again"], fields["leases"] = True, self._hand.lease_numbers
         return Event(EventType.REGISTER, EventOwner.CONSUMER, fields)
 
     def welcomed(self, answer: Event, *, again: bool) -> None:
         self._hand.grace = answer["settings"]["ack_grace"]
         if again:
-            for event in self._hand.resume(answer["leases"]):
-                self._link.send(event.line())
+            with self._hand.lock:
+                for event in self._hand.resume(answer["leases"]):
+                    self._link.send(event.line())
+                self._flush(now=True)
             self._changed.set()
-            self._flush(now=True)
 
     def handle(self, event: Event) -> None:
         if event.type is EventType.TASK:

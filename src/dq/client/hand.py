@@ -44,6 +44,8 @@ class Hand:
     Attributes:
         ready: gives (fields, lease, offset), to be handed to the user's code. Several threads may take from it: it is an
             iterator written in C, so that each gets records of its own without a lock.
+        resuming: there is a new connection, and what the old one took with it was not sent again yet. Nothing newer may go
+            before it: a confirmation counts for all that was sent earlier.
         between_leases: whether the last refill ended a lease, which is the moment to send what was decided.
         dirty: leases with acks that were not sent yet.
     """
@@ -66,6 +68,7 @@ class Hand:
         self._working: HeldLease | None = None
         self._working_since = 0.0
         self.between_leases = True
+        self.resuming = False
         self._abandoned: list[tuple[Task, float]] = []
         self.lock = threading.RLock()
 
@@ -307,7 +310,7 @@ class Hand:
     def resume(self, kept: list[int]) -> list[Event]:
         """After a new connection: forgets the leases that were not kept; returns what is to be sent again."""
         with self.lock:
-            self._granted = 0
+            self._granted, self.resuming = 0, False
             lost = {number for number in self._leases if number not in set(kept)}
             if self._working is not None and self._working.number in lost:
                 deque(self.ready, maxlen=0)  # emptied in place: other threads may be taking from it

@@ -257,6 +257,9 @@ class Publisher:
     # --- the session of the link -----------------------------------------------------------------------------------
 
     def hello(self, *, again: bool) -> Event:
+        if self._batcher is not None:
+            with self._batcher.lock:
+                self._batcher.resuming = True
         fields = {"id": self.id, "pid": os.getpid(), "stream": self.stream, "create": self._create, "again": again}
         return Event(EventType.REGISTER, EventOwner.PUBLISHER, fields)
 

@@ -229,6 +229,11 @@ class Batcher:
         return [(draft, error) for draft in failed]
 
     @property
+    def draft_open(self) -> bool:
+        """Whether a batch is being filled. May be asked without the lock."""
+        return any(lane.draft is not None for lane in self.lanes)
+
+    @property
     def idle(self) -> bool:
         """Whether nothing is left to be sent or answered."""
         return not self.in_flight and not any(lane.waiting or lane.draft is not None for lane in self.lanes)

@@ -21,7 +21,7 @@ from dq.model.names import check_name
 from dq.model.outcome import Outcome
 
 log = logging.getLogger("dq")
-_TICK_SECONDS = 0.25
+_LOOK_SECONDS = 0.25
 # How long `close()` looks for a broker that is gone: one that was killed is back by then, one that was stopped is not.
 _LAST_LOOK_SECONDS = 1.0
 
@@ -78,7 +78,8 @@ class Consumer:
         self._warned = False
         self._refilling = threading.Lock()
         self._seen = (0, 0.0)
-        self._renew_at = 0.0
+        self._renew_at = self._look_at = 0.0
+        self._flushes = self._flushes_seen = 0
         self._failure: DqError | None = None
         self._link = Link(root_of(broker), self, reconnect_timeout)
         self._hand = Hand(self, self._link, None if prefetch == "auto" else prefetch)
@@ -252,6 +253,7 @@ class Consumer:
         with hand.lock:  # one thread at a time, so that numbers are sent in order
             if hand.resuming:
                 return
+            self._flushes += 1
             for event in hand.take_events(now=now):
                 self._link.send(event.line())
             if self._iterating and not self._stopped and self._link.whole:
@@ -290,13 +292,26 @@ class Consumer:
         return False
 
     def tick(self) -> float | None:
-        """Called by the link's own thread: sends what waits for it, renews, sees a task that runs long."""
+        """Called by the link's own thread: sends what nobody else has sent within 5 ms, and looks around now and then."""
         hand, now = self._hand, time.monotonic()
+        if now >= self._look_at:
+            self._look_at = now + min(_LOOK_SECONDS, hand.grace / 4)
+            self._look(now)
         if hand.unsent:
-            time.sleep(LIMITS.flush_seconds)  # what else is decided in this time goes along
-            self._flush()
+            if self._flushes == self._flushes_seen:
+                self._flush()
+            self._flushes_seen = self._flushes
+            return LIMITS.flush_seconds
+        return None if hand.empty else self._look_at - now
+
+    def pending(self) -> bool:
+        return self._hand.unsent
+
+    def _look(self, now: float) -> None:
+        """What the user's thread does not see to while it works on a task: the connection, a task that runs long, renewals."""
+        hand = self._hand
         if hand.empty:
-            return None
+            return
         self._link.read_ready()
         if hand.waiting != self._seen[0]:
             self._seen = (hand.waiting, now)
@@ -308,7 +323,6 @@ class Consumer:
             renewal = hand.renewals(now)
             if renewal is not None:
                 self._link.send(renewal.line())
-        return min(_TICK_SECONDS, hand.grace / 4)
 
     def failed(self, error: DqError) -> None:
         self._failure = error

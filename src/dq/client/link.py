@@ -48,6 +48,9 @@ class Session(Protocol):
     def busy(self) -> bool:
         """Whether an answer is under way, so that somebody must read."""
 
+    def pending(self) -> bool:
+        """Whether there is something that `tick` would see to now."""
+
     def tick(self) -> float | None:
         """Does what is due by time; returns in how many seconds it wants to be called again (None: when woken)."""
 
@@ -216,16 +219,19 @@ class Link:
             if not self._whole.is_set():
                 self._reconnect()
                 continue
-            self.sleeping = True  # from here on whoever has something to be done wakes, so that nothing is overslept
             wait = self._session.tick()
             if self._session.busy() and not self._reading.locked():
-                self.sleeping = False
                 # It waits without holding the right to read: a thread that submits takes the answers in itself, in passing,
                 # and does not have to wait for this one to get hold of the interpreter.
                 self._peer.wait_readable(wait)
                 self.read_ready()
+            elif wait is not None and wait <= LIMITS.flush_seconds:
+                self._wanted.wait(wait)  # it looks again so soon that nobody need wake it
             else:
-                self._wanted.wait(wait)
+                self.sleeping = True  # from here on whoever has something to be done wakes
+                if not self._session.pending() or self._reading.locked():
+                    self._wanted.wait(wait)
+                self.sleeping = False
 
     def _reconnect(self) -> None:
         deadline = time.monotonic() + self._reconnect_timeout

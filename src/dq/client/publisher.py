@@ -58,6 +58,7 @@ class Publisher:
         self.id = f"p-{os.urandom(6).hex()}"
         self._create, self.batch_size, self._linger = create, batch_size, linger
         self._batcher: Batcher | None = None
+        self._nothing_lingered = False
         self._link = Link(root_of(broker), self, reconnect_timeout)
         self._link.open()
         watch(self)
@@ -290,12 +291,17 @@ class Publisher:
     def busy(self) -> bool:
         return self._batcher is not None and self._batcher.in_flight > 0
 
+    def pending(self) -> bool:
+        return self.busy() or (self._nothing_lingered and self._ready().draft_open)
+
     def tick(self) -> float | None:
         batcher = self._batcher
         if batcher is None or not self._linger:
             return None
         with batcher.lock:
-            return batcher.push_lingering(time.monotonic())
+            left = batcher.push_lingering(time.monotonic())
+        self._nothing_lingered = left is None
+        return left
 
     def failed(self, error: DqError) -> None:
         batcher = self._ready()

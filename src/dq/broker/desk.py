@@ -146,8 +146,10 @@ class Desk(Generic[Client]):
         try:
             send()
         except Broken as broken:
-            log.warning("%s (pid %d) is cut off: %s", client.id, client.pid, broken)
-            self.leave(client)
+            self._read(client)  # what it said before it left still counts, its goodbye above all
+            if self.clients.get(client.id) is client:
+                log.warning("%s (pid %d) is cut off: %s", client.id, client.pid, broken)
+                self.leave(client)
             return
         if client.pipe.waits_to_write:
             self._life.poller.watch_writes(client.pipe, lambda _pipe, _broken: self.leave(client))

@@ -92,6 +92,8 @@ class PublisherBroker:
         return {"streams": len(self._catalog.streams), "closed": {k: str(v) for k, v in self._catalog.errors.items()}}
 
     def wait_seconds(self) -> float | None:
+        if self._staged:
+            return 0.0
         return max(self._trim_at - self._life.clock.monotonic(), 0.0) if self._floors else None
 
     def stop(self) -> None:

@@ -149,7 +149,7 @@ class LogError(DqError):
 
 
 class Damaged(LogError):
-    """Raised when bytes of a log are not what was written. The message names file, offset and the command to repair."""
+    """Raised when bytes of a log are not what was written. The message names file, offset and what can be done."""
 
 
 class NewerFormat(LogError):

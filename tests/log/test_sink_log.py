@@ -196,7 +196,7 @@ def test_damage_is_refused(desk: Desk) -> None:
     write(log, 3)
     path = desk.segments()[0]
     path.write_bytes(path.read_bytes().replace(b'"n":2', b'"n":7'))
-    with pytest.raises(Damaged, match="repair"):
+    with pytest.raises(Damaged, match="truncate -s"):
         desk.open()
 
 

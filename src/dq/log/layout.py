@@ -93,6 +93,10 @@ def segments_among(names: list[str]) -> list[int]:
     return sorted(int(match[1]) for match in map(_SEGMENT.fullmatch, names) if match)
 
 
-def repair_command(path: Path, position: int) -> str:
-    """What to run about damage in a file; it shows what it would do and changes nothing until told to."""
-    return f"python -m dq.main repair --dry-run --at {position} {shlex.quote(str(path))}"
+def repair_hint(path: Path, position: int) -> str:
+    """How damage in a file can be mended by hand, without dq."""
+    name = shlex.quote(str(path))
+    return (
+        "Restore it from a backup. Or give up what follows: keep a copy of the directory, move the newer segments in it away, "
+        f"and run: truncate -s {position} {name}"
+    )

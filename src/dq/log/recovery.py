@@ -43,7 +43,7 @@ from dq.log.format import (
     want_count,
     want_crc,
 )
-from dq.log.layout import TMP_SUFFIX, repair_command, segment_path, segments_among
+from dq.log.layout import TMP_SUFFIX, repair_hint, segment_path, segments_among
 from dq.log.quarantine import Quarantine
 from dq.log.scan import Broken, Flaw, Seen, Walk, begins_like, confirmed_after, has_hole, scan
 from dq.log.storage import End, RecoveryReport
@@ -67,7 +67,7 @@ class Recovered:
 def damaged(path: Path, position: int, why: str) -> Damaged:
     """The error for wrong bytes in a log."""
     return Damaged(
-        f"{path}, byte {position}: {why}. Nothing was changed; only this log is closed. See: {repair_command(path, position)}"
+        f"{path}, byte {position}: {why}. Nothing was changed; only this log is closed. {repair_hint(path, position)}"
     )
 
 

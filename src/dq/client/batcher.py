@@ -214,11 +214,13 @@ class Batcher:
             self.space.notify_all()
 
     def fail_all(self, error: DqError) -> list[Settled]:
-        """Gives up on all that is on its way; what is returned is to be settled without the lock."""
+        """Gives up on all that is on its way; what is returned is to be settled without the lock.
+
+        Numbers begin anew: the publisher must go on under another id.
+        """
         failed: list[Draft] = []
         for lane in self.lanes:
-            if lane.in_flight:
-                lane.next_sequence = lane.in_flight[0].sequence
+            lane.next_sequence = 0
             failed += [*lane.in_flight, *lane.waiting, *([lane.draft] if lane.draft is not None else [])]
             lane.in_flight.clear()
             lane.waiting.clear()

@@ -304,8 +304,11 @@ class Hand:
 
     @property
     def lease_numbers(self) -> list[int]:
-        """The leases it holds, to be kept across a restart of the broker."""
-        return list(self._leases)
+        """The leases to be kept across a restart of the broker: those it holds, and those it has ended without being sure
+        that the broker knows. Else their records would be in others' hands before the ack of them is sent again."""
+        with self.lock:
+            ended = {part[0] for event in self._unconfirmed.values() for part in event.get("ranges", ())}
+            return sorted(ended | set(self._leases))
 
     def resume(self, kept: list[int]) -> list[Event]:
         """After a new connection: forgets the leases that were not kept; returns what is to be sent again."""

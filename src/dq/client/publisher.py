@@ -55,7 +55,7 @@ class Publisher:
         if not 0 <= linger <= 60:
             raise InvalidSetting(f"linger must be seconds from 0 to 60, not {linger!r}")
         self.stream = check_name("stream", stream)
-        self.id = f"p-{os.urandom(6).hex()}"
+        self.id = _new_id()
         self._create, self.batch_size, self._linger = create, batch_size, linger
         self._batcher: Batcher | None = None
         self._nothing_lingered = False
@@ -307,5 +307,11 @@ class Publisher:
         batcher = self._ready()
         with batcher.lock:
             settled = batcher.fail_all(error)
+            # What was given up may have been stored under its number, so the numbers begin anew under another id.
+            self.id = _new_id()
         for draft, outcome in settled:
             draft.settle(outcome)
+
+
+def _new_id() -> str:
+    return f"p-{os.urandom(6).hex()}"

@@ -1,0 +1,65 @@
+"""What a consumer holds, without a broker."""
+
+from __future__ import annotations
+
+import orjson
+
+from dq.client.hand import Hand, Sleeper
+from dq.client.task import Task
+from dq.model.event import Event, EventOwner, EventType
+
+
+class Nobody(Sleeper):
+    sink, consumer_id, sleeping = "sink", "c-1", False
+
+
+def a_lease(number: int, count: int) -> Event:
+    body = b"".join(orjson.dumps({"at": 1.0, "payload": n}) + b"\n" for n in range(count))
+    fields = {"lease": number, "stream": "s", "bucket": 0, "first": 10, "count": count, "publishers": [[count, "p-1"]]}
+    return Event(EventType.TASK, EventOwner.CONSUMER_BROKER, fields, bytearray(body))
+
+
+def work_off(hand: Hand) -> None:
+    while hand.refill(0.0):
+        for fields, lease, offset in hand.ready:
+            Task(lease, offset, fields).ack()
+
+
+def test_a_lease_is_claimed_until_the_broker_has_confirmed_its_acks():
+    # Given a lease that was worked off, whose acks are sent and not confirmed
+    nobody = Nobody()
+    hand = Hand(nobody, nobody, None)
+    hand.take(a_lease(7, 5))
+    work_off(hand)
+    [ack] = hand.take_events()
+    assert ack["ranges"] == [[7, 10, 15]]
+    assert hand.empty
+    # Then it is claimed from a new broker: its records must not go to others before the ack is sent again
+    assert hand.lease_numbers == [7]
+    # Until it is confirmed
+    hand.confirmed(ack["number"])
+    assert hand.lease_numbers == []
+
+
+def test_a_confirmation_counts_for_all_that_was_sent_before():
+    nobody = Nobody()
+    hand = Hand(nobody, nobody, None)
+    for number in (1, 2, 3):
+        hand.take(a_lease(number, 2))
+        work_off(hand)
+        hand.take_events()
+    hand.confirmed(2)
+    assert hand.lease_numbers == [3]
+    assert hand.unconfirmed
+
+
+def test_who_waits_for_a_confirmation_asks_for_it_now():
+    nobody = Nobody()
+    hand = Hand(nobody, nobody, None)
+    hand.take(a_lease(1, 2))
+    work_off(hand)
+    [_, last] = hand.take_events(now=True)
+    assert last["now"] is True
+    # And where nothing is open, nothing is asked
+    hand.confirmed(last["number"])
+    assert hand.take_events(now=True) == []

@@ -350,7 +350,7 @@ def test_an_ack_that_comes_late_counts_while_the_record_is_open(broker, name, pu
         next(tasks).ack()  # `slow` is abandoned
         until(lambda: sink_of(broker, name)["shards"][f"{name}/0"]["waiting"] or sink_of(broker, name)["redelivered"], 3)
         slow.ack(wait=True)
-        until(lambda: settled(broker, name, 2), what="the late ack counts")
+        assert until(lambda: settled(broker, name, 2), what="the late ack counts")
 
 
 def test_more_time_is_kept_to(broker, name, publisher):

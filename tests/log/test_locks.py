@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -67,7 +68,9 @@ def test_it_waits_for_a_dying_holder(path: Path) -> None:
     process = other_holder(path)
     timer = threading.Timer(0.1, process.kill)
     timer.start()
+    began = time.monotonic()
     hold(path, 20, "the log").release()
+    assert 0.05 < time.monotonic() - began < 15, "it waited, and not to the end"
     timer.join()
     end(process)
 

@@ -34,7 +34,7 @@ def spoil(path: Path, change: Change) -> None:
     path.write_bytes(change(path.read_bytes()))
 
 
-def untouched(rig: Rig, error: type[LogError] = Damaged, match: str | None = None) -> None:
+def assert_untouched(rig: Rig, error: type[LogError] = Damaged, match: str | None = None) -> None:
     """Opening raises, and changes nothing."""
     before = {path: path.read_bytes() for path in rig.segments() if path.is_file()}
     with pytest.raises(error, match=match):
@@ -120,7 +120,7 @@ def test_the_same_hole_in_what_was_confirmed_is_damage(rig: Rig) -> None:
     rig.fill(log, 20, padding=100)
     log.close()
     spoil(rig.segments()[0], lambda content: content[:hole] + b"\0" * 512 + content[hole + 512 :])
-    untouched(rig, match="was written after it was on disk")
+    assert_untouched(rig, match="was written after it was on disk")
 
 
 @pytest.mark.parametrize("content", [b"", b"\0", b"\0" * 700, b'{"segm', b'{"segment":60,"format":1,"stream":"emails"'])
@@ -184,7 +184,7 @@ def test_a_log_whose_beginning_was_trimmed_is_whole(three: Rig) -> None:
 )  # fmt: skip
 def test_anything_wrong_before_the_last_segment_is_damage(three: Rig, which: int, change: Change) -> None:
     spoil(three.segments()[which], change)
-    untouched(three)
+    assert_untouched(three)
 
 
 def drop_middle(content: bytes) -> bytes:
@@ -220,25 +220,25 @@ def swap(content: bytes) -> bytes:
 )  # fmt: skip
 def test_whole_bytes_that_are_wrong_are_damage_in_the_last_segment_too(three: Rig, change: Change) -> None:
     spoil(three.segments()[-1], change)
-    untouched(three)
+    assert_untouched(three)
 
 
 def test_a_length_that_was_spoiled_does_not_cut_what_was_confirmed(three: Rig) -> None:
     spoil(three.segments()[-1], lambda content: content.replace(b'"bytes":7', b'"bytes":7777', 1))
-    untouched(three, match="was written after it was on disk")
+    assert_untouched(three, match="was written after it was on disk")
 
 
 def test_the_message_has_file_place_and_command(three: Rig) -> None:
     path = three.segments()[1]
     place = path.read_bytes().index(b'{"batch":')
     spoil(path, lambda content: content.replace(b'"n":', b'"m":', 1))
-    untouched(three, match=f"{path}, byte {place}: .*truncate -s {place} {path}")
+    assert_untouched(three, match=f"{path}, byte {place}: .*truncate -s {place} {path}")
 
 
 def test_a_missing_segment_is_named(three: Rig) -> None:
     before, gone, after = three.segments()
     gone.unlink()
-    untouched(three, match=f"{after.name}, byte 0: .*{before.name}")
+    assert_untouched(three, match=f"{after.name}, byte 0: .*{before.name}")
 
 
 def test_a_segment_of_another_log_is_refused(rig: Rig) -> None:
@@ -249,7 +249,7 @@ def test_a_segment_of_another_log_is_refused(rig: Rig) -> None:
         path = rig.directory / f"{6:020d}.jsonl"
         path.write_bytes(header)
         os.chmod(path, 0o600)
-        untouched(rig, match="is of")
+        assert_untouched(rig, match="is of")
         path.unlink()
 
 
@@ -260,14 +260,14 @@ def test_an_epoch_that_falls_or_is_of_the_future_is_refused(rig: Rig, epoch: int
     path = rig.directory / f"{6:020d}.jsonl"
     path.write_bytes(header)
     os.chmod(path, 0o600)
-    untouched(rig, match="epoch")
+    assert_untouched(rig, match="epoch")
 
 
 def test_a_newer_format_is_no_damage(three: Rig) -> None:
     line = three.segments()[-1].read_bytes().split(b"\n")[0]
     newer = seal(line[:-18].replace(b'"format":1', b'"format":2'))[0]
     spoil(three.segments()[-1], lambda content: newer + content.split(b"\n", 1)[1])
-    untouched(three, NewerFormat, match="newer dq; nothing is damaged")
+    assert_untouched(three, NewerFormat, match="newer dq; nothing is damaged")
 
 
 def test_a_header_whose_checksum_is_right_but_which_is_no_json_is_damage(three: Rig) -> None:
@@ -275,7 +275,7 @@ def test_a_header_whose_checksum_is_right_but_which_is_no_json_is_damage(three: 
         path = three.segments()[-1]
         before = path.read_bytes()
         spoil(path, lambda content, head=head: content + sealed(head, record(60)))  # type: ignore[misc]
-        untouched(three)
+        assert_untouched(three)
         path.write_bytes(before)
 
 
@@ -286,7 +286,7 @@ def test_a_tail_that_is_too_long_for_a_batch_is_not_cut(rig: Rig) -> None:
     log.close()
     path, size = rig.segments()[0], log.end.position
     spoil(path, lambda content: content.ljust(size + 2000 + 16 * 1024 + 1, b"\0"))
-    untouched(rig, match="more than can be unconfirmed")
+    assert_untouched(rig, match="more than can be unconfirmed")
     spoil(path, lambda content: content[:-1])
     assert rig.open().end.offset == 6
 
@@ -340,7 +340,7 @@ def test_offsets_beyond_what_a_double_holds_work(rig: Rig) -> None:
 def test_an_error_of_the_disk_is_not_the_end_of_a_file(three: Rig, nth: int) -> None:
     files = three.files = FaultyFiles()
     files.fail_next("pread", errno.EIO, after=nth)
-    untouched(three, LogError, match="cannot read .*jsonl: Input/output error")
+    assert_untouched(three, LogError, match="cannot read .*jsonl: Input/output error")
     assert three.open().end.offset == 60
 
 
@@ -348,7 +348,7 @@ def test_an_error_of_the_disk_is_not_the_end_of_a_file(three: Rig, nth: int) -> 
 def test_nothing_is_announced_before_the_last_segment_is_flushed(three: Rig, method: str) -> None:
     files = three.files = FaultyFiles()
     files.fail_next(method, errno.EIO)
-    untouched(three, SyncFailed)
+    assert_untouched(three, SyncFailed)
     assert files.calls["pread"] == 0
 
 

@@ -344,7 +344,7 @@ def test_clients_that_come_and_go_leave_no_descriptor_behind(broker, name):
     come_and_go(3)
     before = opened()
     come_and_go(30)
-    until(lambda: all(now <= then + 1 for now, then in zip(opened(), before, strict=True)), what="all are closed")
+    assert until(lambda: all(now <= then + 1 for now, then in zip(opened(), before, strict=True)), what="all are closed")
 
 
 @pytest.mark.usefixtures("unharmed")

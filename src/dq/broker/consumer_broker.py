@@ -72,7 +72,7 @@ class ConsumerBroker:
     def start(self) -> dict[str, object]:
         root, files, layout = self._life.root, self._life.files, Layout(self._life.root)
         make_directory(files, layout.sinks)
-        self._lock = hold(layout.sinks_lock, LIMITS.lock_wait_seconds, "the sinks are kept by another consumer broker")
+        self._lock = hold(layout.sinks_lock, LIMITS.lock_wait_seconds, f"the directory {layout.sinks}")
         for name in sorted(files.list_directory(layout.sinks)):
             settings = load_settings(root, name)
             if settings is None:

@@ -81,7 +81,7 @@ class Manager:
             NewerFormat, Damaged: the directory is not ours to serve.
         """
         make_directory(self._files, self.root)
-        self._lock = hold(Layout(self.root).manager_lock, 0.0, f"a broker serves {self.root} already", error=BrokerRunning)
+        self._lock = hold(Layout(self.root).manager_lock, 0.0, f"the data directory {self.root}", error=BrokerRunning)
         self._check_identity()
         for broker in self._brokers:
             broker.start()

@@ -85,7 +85,7 @@ class PublisherBroker:
     def start(self) -> dict[str, object]:
         layout = Layout(self._life.root)
         make_directory(self._life.files, layout.streams)
-        self._lock = hold(layout.streams_lock, LIMITS.lock_wait_seconds, "the streams are written by another publisher broker")
+        self._lock = hold(layout.streams_lock, LIMITS.lock_wait_seconds, f"the directory {layout.streams}")
         self._catalog.open()
         for stream, error in self._catalog.errors.items():
             log.error("stream %s is closed: %s", stream, error)

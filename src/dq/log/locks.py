@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 from dq.errors import BrokerError, InUse, LogError
 from dq.log.files import mapped
 
+_ADVICE = "attach to what runs there (dq.connect), or stop it first"
 _POLL_SECONDS = 0.01
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -66,7 +67,7 @@ def hold(path: Path, wait_seconds: float, what: str, error: type[BrokerError] = 
             # The file was deleted or replaced meanwhile, so that another process can lock its successor: begin again.
             lock.release()
         except Timeout:
-            raise error(f"{what} is in use by pid {holder(path)}, which holds {path}") from None
+            raise error(f"{what} is in use already, by pid {holder(path)}, which holds {path.name}: {_ADVICE}") from None
         except OSError as failure:
             raise LogError(f"cannot lock {path}: {failure.strerror or failure}") from failure
         finally:

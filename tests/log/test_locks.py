@@ -45,7 +45,10 @@ def end(process: subprocess.Popen[str]) -> None:
 
 
 def test_a_second_holder_is_refused_with_the_pid_of_the_first(path: Path) -> None:
-    with hold(path, 0, "the log"), pytest.raises(InUse, match=rf"the log is in use already, by pid {os.getpid()}.*writer\.lock"):
+    with (
+        hold(path, 0, "the log"),
+        pytest.raises(InUse, match=rf"the log is in use already, by pid {os.getpid()}.*writer\.lock"),
+    ):
         hold(path, 0.05, "the log")
     with hold(path, 0, "the log"):
         assert holder(path) == str(os.getpid())

@@ -21,8 +21,6 @@ class Limits:
     """One batch. Bounds the line places that are held while a batch is handed out in parts."""
     batch_topics_max: int = 16
     """Topics named in a batch header; beyond that it says `*` and is opened to be filtered."""
-    nesting_max: int = 100
-    """Depth of a payload. orjson stops at 254 when writing; people stop long before."""
 
     # --- the log -----------------------------------------------------------------------------------------------------
     segment_bytes: int = 64 * MIB
@@ -45,8 +43,6 @@ class Limits:
     """Kept free beside the sinks, so that acks go on when the disk is full."""
     streams_max: int = 10_000
     """Streams of one directory."""
-    buckets_max: int = 1_024
-    """Buckets of one stream: each costs a sync per commit that touches it."""
     open_files_max: int = 512
     """Segments a process keeps open; the one longest unused is closed first."""
 
@@ -89,8 +85,6 @@ class Limits:
     """Record bytes of one TASK event, unless a single record is larger: one decode stays inside the processor's cache."""
     ack_grace_seconds: float = 20.0
     """A lease without a sign of life ends after this."""
-    attempts_max: int = 5
-    """Deliveries of one record before it is dead-lettered."""
     reconnect_seconds: float = 5.0
     """Leases found in a sink's log are kept for so long after a start, for consumers that come back."""
     confirm_seconds: float = 0.05

@@ -50,6 +50,12 @@ class DqError(Exception):
     receipts: Any = None
 
 
+def by_name(name: str, message: str, otherwise: type[DqError] = DqError) -> DqError:
+    """The error that another process told of by its name; `otherwise` where the tree has none of that name."""
+    kind = globals().get(name)
+    return (kind if isinstance(kind, type) and issubclass(kind, DqError) else otherwise)(message)
+
+
 class BrokerError(DqError):
     """The broker cannot be reached, started or used."""
 

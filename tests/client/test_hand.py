@@ -63,3 +63,25 @@ def test_who_waits_for_a_confirmation_asks_for_it_now():
     # And where nothing is open, nothing is asked
     hand.confirmed(last["number"])
     assert hand.take_events(now=True) == []
+
+
+def test_while_a_task_runs_long_nothing_is_held_and_nothing_asked_for():
+    # Given a hand in which one task runs long, and the rest waits
+    nobody = Nobody()
+    hand = Hand(nobody, nobody, 10)
+    assert hand.credit() == 10
+    hand.take(a_lease(3, 4))
+    assert hand.refill(0.0)
+    fields, lease, offset = next(hand.ready)
+    running = Task(lease, offset, fields)
+    # When that is seen
+    hand.withdraw()
+    hand.slow()
+    # Then the rest is given back, and no more is asked for
+    assert [(event["outcome"], event["ranges"]) for event in hand.take_events()] == [("release", [[3, 11, 14]])]
+    assert hand.waiting == 0
+    assert hand.credit() == 0
+    # Until the next task is wanted
+    running.ack()
+    assert not hand.refill(5.0)
+    assert hand.credit() == 10

@@ -1,4 +1,4 @@
-"""How a manager's process begins: by a script (`BrokerManager(path)`), by `connect(start=True)`, or in the foreground."""
+"""How a manager's process begins that another one starts: `BrokerManager(path)` in a script, or `connect(start=True)`."""
 
 from __future__ import annotations
 
@@ -10,32 +10,9 @@ from pathlib import Path
 
 import orjson
 
-from dq.broker.life import ExitCode, exit_code_of
+from dq.broker.life import exit_code_of
 from dq.broker.manager import Manager
-from dq.config import MIB
 from dq.errors import DqError
-
-
-def serve(root: Path, log_level: int = logging.INFO) -> ExitCode:
-    """Runs a manager in this process until SIGTERM or Ctrl-C.
-
-    Raises:
-        BrokerRunning and others: it cannot start.
-    """
-    _settle_environment()
-    manager = Manager(root, log_level)
-    manager.start()
-    return manager.run()
-
-
-def _settle_environment() -> None:
-    """What the brokers' processes, started from here, find in their environment."""
-    # glibc gives memory over 128 KiB back at once and faults it in again for the next buffer, a page at a time. The
-    # brokers' buffers are up to 1 MiB and always needed again.
-    os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(4 * MIB))
-    os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(16 * MIB))
-    # Python's tracker of semaphores cleans up after a killed manager, as it should, and need not say so on standard error.
-    sys.warnoptions.append("ignore:resource_tracker")
 
 
 def main(options: str) -> None:
@@ -49,8 +26,6 @@ def main(options: str) -> None:
     """
     wish = orjson.loads(options)
     logging.basicConfig(level=wish["log_level"], format="dq %(process)d %(levelname)s %(message)s")
-    os.umask(0o077)
-    _settle_environment()
     answer = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # nothing else may write into the starter's pipe
     manager = Manager(Path(wish["root"]), wish["log_level"], wish["linger"])

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,10 +16,11 @@ import orjson
 
 from dq.broker import consumer_broker, publisher_broker
 from dq.broker.clients import Control, Registered, Registry
+from dq.broker.desk import nack
 from dq.broker.life import ExitCode, Setup
 from dq.broker.supervised import Supervised
-from dq.config import LIMITS
-from dq.errors import BrokerRunning, Damaged, DqError, NewerFormat, ProtocolError
+from dq.config import LIMITS, MIB
+from dq.errors import BrokerRunning, Damaged, NewerFormat, ProtocolError
 from dq.log.catalog import make_directory
 from dq.log.files import Files
 from dq.log.layout import Layout
@@ -80,6 +82,7 @@ class Manager:
             BrokerRunning: another manager has it; the message names its pid.
             NewerFormat, Damaged: the directory is not ours to serve.
         """
+        _settle_environment()
         make_directory(self._files, self.root)
         self._lock = hold(Layout(self.root).manager_lock, 0.0, f"the data directory {self.root}", error=BrokerRunning)
         self._check_identity()
@@ -256,7 +259,7 @@ class Manager:
                 elif pipe in self._controls:
                     self._on_request(self._controls[pipe], event)
         except ProtocolError as error:
-            self._reply(pipe, _nack(error))
+            self._reply(pipe, nack(_OWNER, error))
             self._forget(pipe)
         except PipeError:
             self._forget(pipe)
@@ -371,8 +374,15 @@ class Manager:
         pipe.close()
 
 
-def _nack(error: DqError) -> Event:
-    return Event(EventType.NACK, _OWNER, {"error": type(error).__name__, "message": str(error)})
+def _settle_environment() -> None:
+    """What the brokers' processes, started from here, find in their environment, however this one was started."""
+    os.umask(0o077)
+    # glibc gives memory over 128 KiB back at once and faults it in again for the next buffer, a page at a time. The
+    # brokers' buffers are up to 1 MiB and always needed again.
+    os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(4 * MIB))
+    os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(16 * MIB))
+    # Python's tracker of semaphores cleans up after a killed manager, as it should, and need not say so on standard error.
+    sys.warnoptions.append("ignore:resource_tracker")
 
 
 _WELCOME: dict[EventOwner, Callable[[Manager, Pipe, Event], None]] = {

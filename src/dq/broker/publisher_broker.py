@@ -345,7 +345,7 @@ def describe(stream: OpenStream) -> dict[str, object]:
 
 def _unknown(name: str, known: dict[str, OpenStream]) -> UnknownStream:
     near = get_close_matches(name, list(known), n=3)
-    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"there are {len(known)} streams"
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"there are {len(known)} streams."
     return UnknownStream(f"there is no stream {name!r}: {hint} A Publisher makes a missing stream unless create=False")
 
 

@@ -120,15 +120,20 @@ class Consumer:
         """Nobody iterates any more: takes the credit back, and gives back what came and was not started."""
         if self._failure is not None or not self._link.whole:
             return
-        with self._hand.lock:
-            withdrawal = self._hand.withdraw()
-            if not self._hand.resuming:
-                self._link.send(withdrawal.line())
+        withdrawal = self._withdraw()
         self._link.wait(
             lambda: self._failure is not None or not self._hand.awaits(withdrawal), time.monotonic() + 1.0, self._follow
         )
         self._hand.give_back()
         self._flush()
+
+    def _withdraw(self) -> Event:
+        """Takes back the credit that the broker has not used."""
+        with self._hand.lock:
+            withdrawal = self._hand.withdraw()
+            if not self._hand.resuming:
+                self._link.send(withdrawal.line())
+        return withdrawal
 
     def _next_lease(self) -> bool:
         """Brings the next lease into the hand; False when the iteration is to end."""
@@ -316,6 +321,7 @@ class Consumer:
         if hand.waiting != self._seen[0]:
             self._seen = (hand.waiting, now)
         elif hand.waiting and now - self._seen[1] > LIMITS.slow_task_seconds:
+            self._withdraw()  # else the broker goes on filling the hand that is emptied here
             hand.slow()
             self._flush()
         if now >= self._renew_at:

@@ -90,6 +90,7 @@ class Hand:
             self.between_leases = lease is None or not lease.undecoded
             if lease is None or not lease.undecoded:
                 self._learn(now)
+                self.target = self.target or self._fixed or 1  # it was 0 while a task ran long
                 if not self._arrived:
                     self._working = None
                     return False
@@ -247,11 +248,9 @@ class Hand:
             return wanted
 
     def slow(self) -> None:
-        """One task runs long: gives back what was not started and takes single records until the pace is known again."""
+        """One task runs long: gives back what was not started, and asks for nothing until the next one is wanted."""
         self.give_back()
-        if self._fixed is None:
-            with self.lock:
-                self.target, self._granted = 1, 0
+        self.target = 0
 
     def withdraw(self) -> Event:
         """Takes back what was granted and not used. When it is confirmed, all that the broker had sent before is here."""

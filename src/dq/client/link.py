@@ -14,9 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from dq import errors
 from dq.config import LIMITS
-from dq.errors import BrokerError, BrokerLost, Closed, DqError, Forked, ProtocolError
+from dq.errors import BrokerError, BrokerLost, Closed, DqError, Forked, ProtocolError, by_name
 from dq.model.event import Event, EventType, decode
 from dq.transport.frames import Buffer
 from dq.transport.peer import Peer
@@ -27,10 +26,7 @@ _RETRY_SECONDS = (0.01, 0.02, 0.05, 0.1, 0.25)
 
 def error_of(event: Event) -> DqError:
     """The error that a NACK tells of."""
-    kind = getattr(errors, event["error"], DqError)
-    if not (isinstance(kind, type) and issubclass(kind, DqError)):
-        kind = DqError
-    return kind(event["message"])
+    return by_name(event["error"], event["message"])
 
 
 class Session(Protocol):

@@ -10,9 +10,8 @@ from typing import Any
 
 import orjson
 
-from dq import errors
 from dq.config import LIMITS
-from dq.errors import BrokerError, DqError
+from dq.errors import BrokerError, by_name
 
 _PROGRAM = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from dq.broker.entry import main; main(sys.argv[2])"
 
@@ -78,5 +77,4 @@ def _await_ready(process: subprocess.Popen[bytes], root: Path) -> None:
         raise BrokerError(f"the broker of {root} ended before it was ready: see its messages above")
     said = orjson.loads(line)
     if "error" in said:
-        kind = getattr(errors, said["error"], BrokerError)
-        raise (kind if isinstance(kind, type) and issubclass(kind, DqError) else BrokerError)(said["message"])
+        raise by_name(said["error"], said["message"], otherwise=BrokerError)

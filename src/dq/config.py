@@ -41,6 +41,8 @@ class Limits:
     """How often it is looked whether settled segments have become old."""
     reserve_bytes: int = 8 * MIB
     """Kept free beside the sinks, so that acks go on when the disk is full."""
+    memory_bytes_max: int = 256 * MIB
+    """One bucket of a stream that is kept in memory; more is refused until consumers have settled some."""
     streams_max: int = 10_000
     """Streams of one directory."""
     open_files_max: int = 512
@@ -57,6 +59,8 @@ class Limits:
     """Connections to one broker."""
     hello_seconds: float = 5.0
     """A connection that has not said who it is by then is closed."""
+    accept_pause_seconds: float = 0.25
+    """How long nobody is let in after the manager ran out of descriptors; else it would ask the kernel in a circle."""
 
     # --- clients -----------------------------------------------------------------------------------------------------
     batch_records: int = 500
@@ -105,6 +109,8 @@ class Limits:
     """How long an ordered stop may take before what is left is killed."""
     linger_seconds: float = 10.0
     """A manager started by `connect(start=True)` leaves this long after its last client."""
+    watch_seconds: float = 1.0
+    """How often the manager looks whether its directory and its socket are still there: four `lstat`, some 10 us."""
     restart_backoff_seconds: float = 0.05
     """Before the second restart of a broker that died; doubles up to the next figure. The first restart is at once."""
     restart_backoff_seconds_max: float = 5.0

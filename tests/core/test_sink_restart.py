@@ -274,6 +274,7 @@ def test_the_form_of_a_snapshot_is_what_it_always_was(desk):
                 "lost": 0,
                 "dead_lettered": 0,
                 "missed": 0,
+                "cut_back": 0,
                 "late_acks": 0,
                 "ignored": 0,
             },

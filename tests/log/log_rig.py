@@ -39,9 +39,13 @@ class Rig:
             path = path / part
             self.files.make_directory(path)
 
-    def open(self, segment_bytes: int = 4096, clean: dict[str, Any] | None = None, epoch: int = 1) -> BucketLog:
+    def open(
+        self, segment_bytes: int = 4096, clean: dict[str, Any] | None = None, epoch: int = 1, durability: str = "sync"
+    ) -> BucketLog:
         identity = Identity("emails", 0, UUID, epoch)
-        return BucketLog.open(self.files, self.directory, identity, segment_bytes, clean, self.limits, self.wall)
+        return BucketLog.open(
+            self.files, self.directory, identity, segment_bytes, clean, self.limits, self.wall, durability=durability
+        )
 
     def fill(self, log: BucketLog, batches: int, count: int = 2, padding: int = 0, commit_every: int = 1) -> None:
         """Batches of one publisher, numbered on from where the log ends."""

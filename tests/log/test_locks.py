@@ -122,3 +122,16 @@ def test_a_missing_directory_is_a_log_error(tmp_path: Path) -> None:
 
 def test_an_unknown_pid_is_a_question_mark(path: Path) -> None:
     assert holder(path) == "?"
+
+
+def test_who_is_refused_learns_the_pid_of_a_holder_that_has_just_come(path: Path) -> None:
+    with hold(path, 0, "the log"):
+        pid_file = path.with_name("writer.lock.pid")
+        said = pid_file.read_bytes()
+        for before in (b"", b"%-20d\n" % 2**30):  # nothing yet, or the pid of one that is dead
+            pid_file.write_bytes(before)
+            timer = threading.Timer(0.1, pid_file.write_bytes, [said])
+            timer.start()
+            with pytest.raises(InUse, match=rf"by pid {os.getpid()},"):
+                hold(path, 0, "the log")
+            timer.join()

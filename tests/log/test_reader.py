@@ -233,7 +233,7 @@ def test_what_lies_before_damage_is_served_and_damage_is_named(rig: Rig) -> None
     taken = reader.read(0, 100, 1 << 20)
     assert b"".join(taken.parts) == records(0, 10)
     for _ in range(2):
-        with pytest.raises(Damaged, match=f"{rig.segments()[0]}, byte {start}: .*truncate -s {start} "):
+        with pytest.raises(Damaged, match=f"{rig.segments()[0]}, byte {start}: .*--truncate-at {start}"):
             reader.read(10, 100, 1 << 20)
     assert reader.read(3, 4, 1 << 20).count == 4
     with pytest.raises(Damaged):

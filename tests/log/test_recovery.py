@@ -61,6 +61,7 @@ def test_a_whole_log_is_opened_as_it_is(three: Rig) -> None:
     "tail", [b"\0", b"\0" * 511, b"\0" * 5000, b'{"bat', b'{"batch":60,"count":1,"bytes":3', batch_bytes(60, record(0))[:-1]]
 )
 def test_a_torn_tail_is_cut_and_kept(three: Rig, tail: bytes) -> None:
+    """R1, bad input 7."""
     path = three.segments()[-1]
     size = path.stat().st_size
     spoil(path, lambda content: content + tail)
@@ -157,6 +158,7 @@ def test_the_first_segment_torn_at_its_start_is_an_empty_log(rig: Rig) -> None:
 
 
 def test_a_left_over_tmp_goes_to_quarantine(three: Rig) -> None:
+    """R6."""
     (three.directory / "x.jsonl.tmp").write_bytes(b"half")
     os.chmod(three.directory / "x.jsonl.tmp", 0o600)
     assert three.open().end.offset == 60
@@ -183,6 +185,7 @@ def test_a_log_whose_beginning_was_trimmed_is_whole(three: Rig) -> None:
     ],
 )  # fmt: skip
 def test_anything_wrong_before_the_last_segment_is_damage(three: Rig, which: int, change: Change) -> None:
+    """R4."""
     spoil(three.segments()[which], change)
     assert_untouched(three)
 
@@ -219,6 +222,7 @@ def swap(content: bytes) -> bytes:
     ],
 )  # fmt: skip
 def test_whole_bytes_that_are_wrong_are_damage_in_the_last_segment_too(three: Rig, change: Change) -> None:
+    """R3, bad input 9, 13, 14."""
     spoil(three.segments()[-1], change)
     assert_untouched(three)
 
@@ -232,7 +236,7 @@ def test_the_message_has_file_place_and_command(three: Rig) -> None:
     path = three.segments()[1]
     place = path.read_bytes().index(b'{"batch":')
     spoil(path, lambda content: content.replace(b'"n":', b'"m":', 1))
-    assert_untouched(three, match=f"{path}, byte {place}: .*truncate -s {place} {path}")
+    assert_untouched(three, match=f"{path}, byte {place}: .*{path} --truncate-at {place}")
 
 
 def test_a_missing_segment_is_named(three: Rig) -> None:
@@ -255,6 +259,7 @@ def test_a_segment_of_another_log_is_refused(rig: Rig) -> None:
 
 @pytest.mark.parametrize("epoch", [2, 0])
 def test_an_epoch_that_falls_or_is_of_the_future_is_refused(rig: Rig, epoch: int) -> None:
+    """R8."""
     rig.fill(rig.open(), 3)
     header = encode_segment(SegmentHeader(6, Identity("emails", 0, UUID, epoch), 1.5, rig.open()._crc, {}))
     path = rig.directory / f"{6:020d}.jsonl"
@@ -280,6 +285,7 @@ def test_a_header_whose_checksum_is_right_but_which_is_no_json_is_damage(three: 
 
 
 def test_a_tail_that_is_too_long_for_a_batch_is_not_cut(rig: Rig) -> None:
+    """R2."""
     rig.limits = replace(LIMITS, record_bytes_max=2000, batch_bytes_max=1000)
     log = rig.open()
     rig.fill(log, 3)
@@ -338,6 +344,7 @@ def test_offsets_beyond_what_a_double_holds_work(rig: Rig) -> None:
 # --- a disk that fails ---------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("nth", range(6))
 def test_an_error_of_the_disk_is_not_the_end_of_a_file(three: Rig, nth: int) -> None:
+    """R13."""
     files = three.files = FaultyFiles()
     files.fail_next("pread", errno.EIO, after=nth)
     assert_untouched(three, LogError, match="cannot read .*jsonl: Input/output error")

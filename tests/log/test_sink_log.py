@@ -16,6 +16,7 @@ from sim_files import FaultyFiles, MemoryFiles, UnsyncedFiles
 
 from dq.config import KIB, LIMITS
 from dq.errors import Damaged, DiskFull, LogError, SyncFailed
+from dq.log.catalog import make_directory
 from dq.log.files import Files
 from dq.log.sink_log import SinkLog
 
@@ -28,7 +29,7 @@ class Desk:
     def __init__(self, root: Path, files: Files | None = None) -> None:
         self.root, self.files = root, files or Files()
         self.directory = root / "sinks" / "mailers"
-        self.files.make_directory(root / "sinks")
+        make_directory(self.files, root / "sinks")
 
     def open(self) -> tuple[SinkLog, list[dict[str, Any]]]:
         return SinkLog.open(self.files, self.directory, "mailers", SMALL)
@@ -174,6 +175,7 @@ def test_a_segment_without_its_snapshot_does_not_count(desk: Desk) -> None:
 
 # --- torn and damaged ----------------------------------------------------------------------------------------------------
 def test_a_torn_tail_costs_the_last_notes_and_nothing_else(desk: Desk) -> None:
+    """R10, T6, bad input 4: every byte of a sink's log."""
     desk.files = UnsyncedFiles()
     log, _ = desk.open()
     ends = []
@@ -196,7 +198,7 @@ def test_damage_is_refused(desk: Desk) -> None:
     write(log, 3)
     path = desk.segments()[0]
     path.write_bytes(path.read_bytes().replace(b'"n":2', b'"n":7'))
-    with pytest.raises(Damaged, match="truncate -s"):
+    with pytest.raises(Damaged, match="--truncate-at"):
         desk.open()
 
 

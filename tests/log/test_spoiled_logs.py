@@ -38,6 +38,7 @@ def written(batches: int, count: int, padding: int, segment_bytes: int) -> tuple
 
 
 def test_a_log_cut_at_any_byte_keeps_its_whole_batches_and_the_bytes_that_were_cut() -> None:
+    """Bad input 4, T6, R1: three segments, every byte; a second opening finds nothing to do."""
     contents, ends = written(batches=21, count=2, padding=8, segment_bytes=2000)
     paths = list(contents)
     assert len(paths) == 3
@@ -101,6 +102,7 @@ class Bench:
 
 @pytest.mark.parametrize("part", range(4))
 def test_no_turned_bit_is_served_and_none_costs_more_than_the_last_batch(part: int) -> None:
+    """Bad input 5, T7, R3: every bit of 16 KiB."""
     bench = Bench(batches=6, count=8, padding=290, segment_bytes=9000)
     assert 16_000 < sum(map(len, bench.contents.values())) < 19_000
     assert len(bench.contents) == 2
@@ -115,6 +117,7 @@ def test_no_turned_bit_is_served_and_none_costs_more_than_the_last_batch(part: i
 
 @pytest.mark.parametrize("sector", [512, 4096])
 def test_no_zeroed_sector_is_served(sector: int) -> None:
+    """Bad input 6, R1: sectors of 512 and 4096 bytes, each of them."""
     bench = Bench(batches=40, count=2, padding=200, segment_bytes=9000)
     last = list(bench.contents)[-1]
     for path, content in bench.contents.items():

@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dq.errors import ProtocolError
-from dq.model.event import _FORMS, Event, EventOwner, EventType, decode
+from dq.model.event import _FORMS, _PARTS, Event, EventOwner, EventType, decode
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 VALUES = {
     int: st.integers(0, 2**63),
-    float: st.floats(allow_nan=False, allow_infinity=False),
+    float: st.floats(0, allow_nan=False, allow_infinity=False),
     str: TEXT,
     bool: st.booleans(),
     list: st.lists(st.integers(0, 9) | TEXT, max_size=3),
@@ -22,12 +22,20 @@ VALUES = {
 }
 
 
+def values(name: str, of: type) -> st.SearchStrategy:
+    """What a field of this name and type may be."""
+    if name not in _PARTS:
+        return VALUES[of]
+    parts = st.one_of(*(VALUES[kind] for kind in _PARTS[name]))
+    return st.lists(parts, max_size=3) if of is list else st.dictionaries(TEXT, parts, max_size=3)
+
+
 @st.composite
 def events(draw) -> Event:
     """Any event that the table allows."""
     (kind, owner), (required, optional) = draw(st.sampled_from(sorted(_FORMS.items())))
     names = list(required) + [name for name in optional if draw(st.booleans())]
-    fields = {name: draw(st.one_of(*(VALUES[of] for of in (required | optional)[name]))) for name in names}
+    fields = {name: draw(st.one_of(*(values(name, of) for of in (required | optional)[name]))) for name in names}
     return Event(kind, owner, fields, draw(st.binary(max_size=50)))
 
 

@@ -35,6 +35,7 @@ class Counters:
     lost: int = 0
     dead_lettered: int = 0
     missed: int = 0
+    cut_back: int = 0
     late_acks: int = 0
     ignored: int = 0
 
@@ -95,6 +96,25 @@ class Book:
         """The stream was started uncleanly once more."""
         ledger.epoch = epoch
         self.notes.add({"epoch": epoch, "stream": ledger.shard[0], "bucket": ledger.shard[1]})
+
+    def cut_back(self, ledger: Ledger, end: int) -> int:
+        """A shard lost what was at `end` and beyond, and other records will stand there: of those that did, nothing is to be
+        known. Returns how many there were."""
+        if ledger.next <= end:
+            return 0
+        shard = ledger.shard
+        self.forget_members(shard, end, ledger.next)
+        for lease in [lease for lease in ledger.leases.values() if lease.stop > end]:
+            lease.take(end, lease.stop)
+            for part in lease.take(lease.first, end):
+                ledger.put(State.WAITING, *part)
+            del self.leases[lease.number], ledger.leases[lease.number]
+            lease.end()  # and is not remembered: a late ack would be of the records that stand there next
+        self.ended = {number: ended for number, ended in self.ended.items() if ended.shard != shard or ended.stop <= end}
+        gone = ledger.cut_back(end)
+        self.counters.cut_back += gone
+        self.notes.add({"cut": end, "stream": shard[0], "bucket": shard[1]})
+        return gone
 
     def trim(self, ledger: Ledger, first: int) -> int:
         """The log of a shard begins at `first` now. Returns how many records were missed."""
@@ -216,14 +236,18 @@ class Book:
         self.new_intents.append(letter)
         self.next_intents[letter.stream] = max(self.next_intents.get(letter.stream, 0), letter.intent + 1)
 
+    def is_stray(self, letter: DeadLetter) -> bool:
+        """Whether an intent stands, but its shard was cut back or made anew since: none of its records is meant."""
+        ledger = self.ledgers.get((letter.stream, letter.bucket))
+        return ledger is None or ledger.dying.get(letter.offset) is not letter
+
     def stored(self, stream: str, intent: int) -> bool:
         """The dead letter of an intent is committed. Returns False if that was known."""
         letter = self.intents.pop((stream, intent), None)
         if letter is None:
             return False
-        ledger = self.ledgers.get((stream, letter.bucket))
-        if ledger is not None and ledger.dying.get(letter.offset) is letter:
-            ledger.step(letter.offset, Step.STORED)
+        if not self.is_stray(letter):
+            self.ledgers[stream, letter.bucket].step(letter.offset, Step.STORED)
             self.counters.settled += 1
         self.counters.dead_lettered += 1
         self.notes.add({"stored": intent, "stream": stream})

@@ -230,6 +230,18 @@ class Ledger:
             self.settled.discard(*lowest)
             self.floor = lowest[1]
 
+    def cut_back(self, end: int) -> int:
+        """The log lost what was at `end` and beyond; no lease reaches beyond it any more. Returns how many records that were
+        leased or settled are gone."""
+        gone, past = self.next - end, self.next
+        for ranges in (self.settled, self.returned, self.suspects):
+            ranges.discard(end, past)
+        for offsets in (self.delayed, self.burned, self.dying):
+            for offset in _keys_within(offsets, end, past):
+                del offsets[offset]
+        self.floor, self.next, self.end = min(self.floor, end), end, min(self.end, end)
+        return gone
+
     def trim(self, first: int) -> int:
         """The log begins at `first` now. Returns how many records below it are settled by that alone."""
         if first <= self.floor:

@@ -18,6 +18,7 @@ As the sink lives::
     {"stored":0,"stream":"emails"}                                                    the dead letter of intent 0
     {"epoch":2,"stream":"emails","bucket":0}                                          the stream was started uncleanly
     {"trim":1000,"stream":"emails","bucket":0}                                        the log begins at 1000 now
+    {"cut":900,"stream":"emails","bucket":0}                                          the log lost what was from 900 on
 
 At the head of a segment, the state so far; the first of these makes all earlier notes void::
 

@@ -17,16 +17,21 @@ from dq.core.ranges import Range, RangeSet
 from dq.core.states import IllegalStep, State
 from dq.errors import Damaged
 from dq.model.dead_letter import DeadLetter
+from dq.model.names import check_name
+from dq.model.shown import shown
 
 Note = dict[str, Any]
+_COUNT_MAX = 1 << 62  # of an offset or a number: with it sums still fit into the 64 bits of a snapshot
 
 
 def replay(book: Book, note: Note) -> bool:
     """Does again what a note says. Returns False for a kind of note that this version does not know.
 
     Raises:
-        Damaged: the note cannot follow those before it, or lacks a key.
+        Damaged: the note cannot follow those before it, lacks a key, or has something else there than `notes.py` draws.
     """
+    if type(note) is not dict:
+        raise Damaged(f"the sink's log has {shown(note)} where a note is expected")
     act = _KINDS.get(next(iter(note), ""))
     if act is None:
         return False
@@ -34,7 +39,7 @@ def replay(book: Book, note: Note) -> bool:
     try:
         act(book, note)
     except (KeyError, TypeError, ValueError, IllegalStep) as error:
-        raise Damaged(f"the note {note!r:.500} does not fit the sink's log before it: {error!r}") from error
+        raise Damaged(f"the note {shown(note)} does not fit the sink's log before it: {error!r:.500}") from error
     finally:
         book.notes.muted = False
     return True
@@ -54,10 +59,7 @@ def snapshot(book: Book) -> list[bytes]:
         members = [[*shard, list(ranges)] for shard, ranges in sorted(group.items(), key=lambda member: member[0])]
         notes.append({"group": number, "members": members})
     for _, letter in sorted(book.intents.items()):
-        ledger = book.ledgers[letter.stream, letter.bucket]
-        # Of a stream that was made anew meanwhile: the intent stands, but none of its records is meant.
-        stray = ledger.dying.get(letter.offset) is not letter
-        notes.append(letter_note("dying", letter) | ({"stray": True} if stray else {}))
+        notes.append(letter_note("dying", letter) | ({"stray": True} if book.is_stray(letter) else {}))
     return [book.notes.line(note) for note in notes]
 
 
@@ -77,72 +79,164 @@ def _cursor_note(ledger: Ledger) -> Note:
     }
 
 
-# --- one function a kind ---------------------------------------------------------------------------------------------
+# --- what notes have in common ---------------------------------------------------------------------------------------
 
 
 def _shard(note: Note) -> Shard:
-    return note["stream"], note["bucket"]
+    return _text(note, "stream"), _count(note, "bucket")
 
 
 def _ledger(book: Book, note: Note) -> Ledger:
     return book.ledgers[_shard(note)]
 
 
-def _ranges(note: Note) -> list[Range]:
-    return [(first, stop) for first, stop in note["ranges"]]
+def _lease(book: Book, note: Note, kind: str) -> Lease:
+    """The lease that the note is about, of the shard that it names."""
+    lease = book.leases[_count(note, kind)]
+    _demand(lease.shard == _shard(note), "its lease is of another shard")
+    return lease
+
+
+def _span(note: Note) -> Range:
+    first, count = _count(note, "first"), _count(note, "count")
+    _demand(count > 0 and first + count <= _COUNT_MAX, "its range is none")
+    return first, first + count
+
+
+def _ranges(note: Note, key: str = "ranges") -> list[Range]:
+    return _as_ranges(note[key])
+
+
+# --- values, read with suspicion: a checksum can be right over nonsense ----------------------------------------------
+
+
+def _demand(met: bool, otherwise: str) -> None:
+    if not met:
+        raise ValueError(otherwise)
+
+
+def _as_count(value: Any) -> int:
+    if type(value) is not int or not 0 <= value <= _COUNT_MAX:
+        raise ValueError(f"{shown(value)} is no offset and no number")
+    return value
+
+
+def _as_text(value: Any) -> str:
+    if type(value) is not str:
+        raise ValueError(f"{shown(value)} is no text")
+    return value
+
+
+def _as_seconds(value: Any) -> float:
+    if type(value) not in (int, float) or not value >= 0:
+        raise ValueError(f"{shown(value)} is no time")
+    return value  # type: ignore[no-any-return]
+
+
+def _as_flag(value: Any) -> bool:
+    if type(value) is not bool:
+        raise ValueError(f"{shown(value)} is neither true nor false")
+    return value
+
+
+def _as_ranges(values: Any) -> list[Range]:
+    """Two counts each, the first not above the second."""
+    ranges = [(_as_count(first), _as_count(stop)) for first, stop in values]
+    if any(first > stop for first, stop in ranges):
+        raise ValueError(f"{shown(values)} are no ranges")
+    return ranges
+
+
+def _count(note: Note, key: str) -> int:
+    return _as_count(note[key])
+
+
+def _text(note: Note, key: str) -> str:
+    return _as_text(note[key])
+
+
+def _flag(note: Note, key: str) -> bool:
+    return _as_flag(note.get(key, False))
+
+
+def _within(ranges: list[Range], first: int, stop: int) -> RangeSet:
+    if not all(first <= low and high <= stop for low, high in ranges):
+        raise ValueError(f"{shown(ranges)} are not all in {first} to {stop}")
+    return RangeSet.of(ranges)
+
+
+def _offsets_within(offsets: list[int], first: int, stop: int) -> None:
+    _within([(offset, offset + 1) for offset in offsets], first, stop)
+
+
+# --- one function a kind ---------------------------------------------------------------------------------------------
 
 
 def _replay_snapshot(book: Book, note: Note) -> None:
     fresh = Book()
     fresh.notes = book.notes
-    vars(book).update(vars(fresh))  # what stood before a snapshot is in it
-    book.next_lease = note["next_lease"]
-    book.next_group = note["next_group"]
-    book.next_intents = dict(note["next_intents"])
+    fresh.next_lease = _count(note, "next_lease")
+    fresh.next_group = _count(note, "next_group")
+    fresh.next_intents = {stream: _as_count(intent) for stream, intent in dict(note["next_intents"]).items()}
     known = {field.name for field in fields(Counters)}
-    book.counters = Counters(**{name: count for name, count in note["counters"].items() if name in known})
+    counters = {name: _as_count(count) for name, count in dict(note["counters"]).items() if name in known}
+    fresh.counters = Counters(**counters)
+    vars(book).update(vars(fresh))  # what stood before a snapshot is in it
 
 
 def _replay_cursor(book: Book, note: Note) -> None:
-    ledger = book.cursor(_shard(note), note["cursor"], note["uuid"], note["epoch"])
+    stream, bucket = _shard(note)
+    floor, uuid, epoch = _count(note, "cursor"), _text(note, "uuid"), _count(note, "epoch")
+    ledger = book.cursor((check_name("stream", stream), bucket), floor, uuid, epoch)
     if "next" in note:
-        ledger.next = note["next"]
-        ledger.settled = RangeSet.of(note["settled"])
-        ledger.returned = RangeSet.of(note["returned"])
-        ledger.suspects = RangeSet.of(note["suspects"])
-        ledger.delayed = dict(note["delayed"])
-        ledger.burned = {offset: Burned(*burned) for offset, *burned in note["burned"]}
+        ledger.next = stop = _count(note, "next")
+        _demand(floor <= stop, "its records were leased up to before its cursor")
+        ledger.settled = _within(_ranges(note, "settled"), floor, stop)
+        ledger.returned = _within(_ranges(note, "returned"), floor, stop)
+        ledger.suspects = _within(_ranges(note, "suspects"), floor, stop)
+        ledger.delayed = {_as_count(offset): _as_seconds(delay) for offset, delay in note["delayed"]}
+        ledger.burned = {_as_count(offset): _burned(*burned) for offset, *burned in note["burned"]}
+        _offsets_within([*ledger.delayed, *ledger.burned], floor, stop)
+
+
+def _burned(attempts: Any, error: Any, deadly: Any) -> Burned:
+    return Burned(_as_count(attempts), _as_text(error), _as_flag(deadly))
 
 
 def _replay_epoch(book: Book, note: Note) -> None:
-    book.raise_epoch(_ledger(book, note), note["epoch"])
+    book.raise_epoch(_ledger(book, note), _count(note, "epoch"))
 
 
 def _replay_lease(book: Book, note: Note) -> None:
-    ledger = _ledger(book, note)
-    first, stop = note["first"], note["first"] + note["count"]
+    ledger, number, (first, stop) = _ledger(book, note), _count(note, "lease"), _span(note)
+    _demand(number >= book.next_lease, "its lease was given out before")
     # The end of a delay is not noted: that a record was leased shows that its delay was over.
     ledger.end_delays(first, stop)
-    source = State.SUSPECT if note.get("alone") else State.WAITING
-    book.next_lease = note["lease"]
-    book.lease(book.hand(note["to"]), ledger, source, first, stop, note["bytes"])
+    source = State.SUSPECT if _flag(note, "alone") else State.WAITING
+    book.next_lease = number
+    book.lease(book.hand(_text(note, "to")), ledger, source, first, stop, _count(note, "bytes"))
 
 
 def _replay_held(book: Book, note: Note) -> None:
-    ledger = _ledger(book, note)
-    first, stop = note["first"], note["first"] + note["count"]
-    state = State.ISOLATED if note["alone"] else State.LEASED
-    lease = Lease(note["held"], book.hand(note["to"]), ledger.shard, first, stop, note["bytes"], state)
+    ledger, number, (first, stop) = _ledger(book, note), _count(note, "held"), _span(note)
+    _demand(number < book.next_lease and number not in book.leases, "its lease is known already, or not yet")
+    _demand(stop <= ledger.next, "its lease reaches beyond what was leased")
+    still = _within(_ranges(note, "open"), first, stop)
+    left = [_as_count(offset) for offset in note["left"]]
+    _demand(all(offset in still for offset in left), "it left what it did not have")
+    state = State.ISOLATED if _flag(note, "alone") else State.LEASED
+    lease = Lease(number, book.hand(_text(note, "to")), ledger.shard, first, stop, _count(note, "bytes"), state)
     lease.hand.records -= lease.open.count
-    lease.open = RangeSet.of(note["open"])
+    lease.open = still
     lease.hand.records += lease.open.count
-    lease.own = {offset: Own(inf, left=True) for offset in note["left"]} or None
-    book.leases[lease.number] = ledger.leases[lease.number] = lease
+    lease.own = {offset: Own(inf, left=True) for offset in left} or None
+    book.leases[number] = ledger.leases[number] = lease
 
 
 def _replay_ended(book: Book, note: Note) -> None:
-    first, stop = note["first"], note["first"] + note["count"]
-    lease = Lease(note["ended"], book.hand(note["to"]), _shard(note), first, stop, 0, State.LEASED)
+    ledger, number, (first, stop) = _ledger(book, note), _count(note, "ended"), _span(note)
+    _demand(number < book.next_lease and number not in book.leases, "its lease has not ended")
+    lease = Lease(number, book.hand(_text(note, "to")), ledger.shard, first, stop, 0, State.LEASED)
     lease.take(first, stop)
     lease.end()
     book.ended[lease.number] = lease
@@ -150,66 +244,87 @@ def _replay_ended(book: Book, note: Note) -> None:
 
 def _settler(kind: str) -> Callable[[Book, Note], None]:
     def settle(book: Book, note: Note) -> None:
-        number = note[kind]
+        ledger, number = _ledger(book, note), _count(note, kind)
         lease = book.leases.get(number) or book.ended.get(number)
-        book.settle(kind, number, _ledger(book, note), lease, _ranges(note))
+        _demand(lease is None or lease.shard == ledger.shard, "its lease is of another shard")
+        book.settle(kind, number, ledger, lease, _ranges(note))
 
     return settle
 
 
 def _replay_release(book: Book, note: Note) -> None:
-    book.release(_ledger(book, note), book.leases[note["release"]], _ranges(note))
+    book.release(_ledger(book, note), _lease(book, note, "release"), _ranges(note))
 
 
 def _replay_retry(book: Book, note: Note) -> None:
-    lease, deadly = book.leases[note["retry"]], note.get("deadly", False)
-    book.retry(_ledger(book, note), lease, note["offset"], note["after"], note["error"], deadly=deadly)
+    lease, offset, after = _lease(book, note, "retry"), _count(note, "offset"), _as_seconds(note["after"])
+    book.retry(_ledger(book, note), lease, offset, after, _text(note, "error"), deadly=_flag(note, "deadly"))
 
 
 def _replay_overdue(book: Book, note: Note) -> None:
-    book.overdue(_ledger(book, note), book.leases[note["overdue"]], note["offset"], note["error"])
+    book.overdue(_ledger(book, note), _lease(book, note, "overdue"), _count(note, "offset"), _text(note, "error"))
 
 
 def _replay_lost(book: Book, note: Note) -> None:
-    book.lose(_ledger(book, note), book.leases[note["lost"]], note["offset"], note["error"])
+    book.lose(_ledger(book, note), _lease(book, note, "lost"), _count(note, "offset"), _text(note, "error"))
 
 
 def _replay_suspect(book: Book, note: Note) -> None:
-    book.suspect(note["suspect"], _ledger(book, note), book.leases[note["lease"]], _ranges(note), note["error"])
+    lease, ranges = _lease(book, note, "lease"), _ranges(note)
+    book.suspect(_count(note, "suspect"), _ledger(book, note), lease, ranges, _text(note, "error"))
 
 
 def _replay_cleared(book: Book, note: Note) -> None:
-    book.clear(note["cleared"])
+    book.clear(_count(note, "cleared"))
 
 
 def _replay_abandon(book: Book, note: Note) -> None:
-    book.abandon(book.leases[note["abandon"]], note["offset"])
+    lease, offset = book.leases[_count(note, "abandon")], _count(note, "offset")
+    _demand(offset in lease.open, "it left what it did not have")
+    book.abandon(lease, offset)
 
 
-def _letter(note: Note, kind: str) -> DeadLetter:
-    names = ("stream", "bucket", "offset", "attempts", "reason", "error", "consumer")
-    return DeadLetter(intent=note[kind], **{name: note[name] for name in names})
+def _letter(book: Book, note: Note, kind: str) -> DeadLetter:
+    stream, bucket = _ledger(book, note).shard
+    intent, offset = _count(note, kind), _count(note, "offset")
+    _demand((stream, intent) not in book.intents, "its intent is known already")
+    texts = {name: _text(note, name) for name in ("reason", "error", "consumer")}
+    return DeadLetter(intent=intent, stream=stream, bucket=bucket, offset=offset, attempts=_count(note, "attempts"), **texts)
 
 
 def _replay_intent(book: Book, note: Note) -> None:
     ledger = _ledger(book, note)
-    book.intend(ledger, ledger.holder(note["offset"]), _letter(note, "intent"))
+    book.intend(ledger, ledger.holder(_count(note, "offset")), _letter(book, note, "intent"))
 
 
 def _replay_dying(book: Book, note: Note) -> None:
-    book.enter_intent(None if note.get("stray") else _ledger(book, note), _letter(note, "dying"))
+    ledger, letter = _ledger(book, note), _letter(book, note, "dying")
+    if _flag(note, "stray"):
+        book.enter_intent(None, letter)
+        return
+    # It may lie below the floor: what is trimmed while it dies is still to be stored.
+    _demand(letter.offset < ledger.next and letter.offset not in ledger.dying, "no such record can die")
+    book.enter_intent(ledger, letter)
 
 
 def _replay_stored(book: Book, note: Note) -> None:
-    book.stored(note["stream"], note["stored"])
+    book.stored(_text(note, "stream"), _count(note, "stored"))
+
+
+def _replay_cut(book: Book, note: Note) -> None:
+    book.cut_back(_ledger(book, note), _count(note, "cut"))
 
 
 def _replay_trim(book: Book, note: Note) -> None:
-    book.trim(_ledger(book, note), note["trim"])
+    book.trim(_ledger(book, note), _count(note, "trim"))
 
 
 def _replay_group(book: Book, note: Note) -> None:
-    book.groups[note["group"]] = {(stream, bucket): RangeSet.of(ranges) for stream, bucket, ranges in note["members"]}
+    members = {
+        (_as_text(stream), _as_count(bucket)): RangeSet.of(_as_ranges(ranges)) for stream, bucket, ranges in note["members"]
+    }
+    _demand(all(shard in book.ledgers for shard in members), "it has members of a shard that is not known")
+    book.groups[_count(note, "group")] = members
 
 
 _KINDS: dict[str, Callable[[Book, Note], None]] = {
@@ -217,6 +332,7 @@ _KINDS: dict[str, Callable[[Book, Note], None]] = {
     "ack": _settler("ack"),
     "cleared": _replay_cleared,
     "cursor": _replay_cursor,
+    "cut": _replay_cut,
     "drop": _settler("drop"),
     "dying": _replay_dying,
     "ended": _replay_ended,

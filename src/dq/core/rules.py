@@ -15,9 +15,10 @@ A dead letter has no dead letters of its own: at `max_attempts` it is tried on, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import isfinite
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 from dq.config import Limits
 from dq.core.book import Book
@@ -29,12 +30,21 @@ from dq.core.ranges import Range
 from dq.core.retry import backoff, longest_backoff
 from dq.core.states import Step
 from dq.core.waiting import WaitingQueue
+from dq.errors import Damaged
 from dq.model.dead_letter import DeadLetter
 from dq.model.names import DEAD_LETTER_SUFFIX
 from dq.model.settings import SinkSettings
 
 DIED, EXPIRED, MAX_ATTEMPTS = "consumer_died", "lease_expired", "max_attempts"
 """Reasons of dead letters. The first two, without their underscores, are also the errors noted with an attempt."""
+
+
+class ShardStart(NamedTuple):
+    """Where a shard ended when an epoch of it began; `lossy`: it was allowed to lose what lay beyond."""
+
+    epoch: int
+    end: int
+    lossy: bool
 
 
 class Rules:
@@ -134,6 +144,33 @@ class Rules:
         del self.book.hands[hand.name]
         self.deadlines.cancel(("look", hand.name))
         self.offers.leave(hand)
+
+    # --- shards ------------------------------------------------------------------------------------------------------
+
+    def begin_epoch(self, ledger: Ledger, epoch: int, starts: Sequence[ShardStart]) -> int:
+        """A stream was opened anew after an unclean stop. Returns how many records that were given out are gone.
+
+        Raises:
+            Damaged: it ends before what was given out, and was not allowed to.
+        """
+        stream, bucket = ledger.shard
+        cursor = ledger.next
+        for start in sorted(starts):
+            if start.epoch > ledger.epoch and start.end < cursor:
+                if not start.lossy:
+                    raise Damaged(
+                        f"stream {stream!r}, bucket {bucket} ended at offset {start.end} when it was opened, and records up to "
+                        f"{cursor} had been given out: its log lost its end"
+                    )
+                cursor = start.end
+        # What was told of the end before may not be true any more; what is there now is told anew.
+        ledger.end = min([ledger.end, *(start.end for start in starts if start.epoch > ledger.epoch)])
+        gone = self.book.cut_back(ledger, cursor)
+        if gone:
+            self.freed_many()
+            self.offers.wake(ledger)
+        self.book.raise_epoch(ledger, epoch)
+        return gone
 
     # --- deadlines ---------------------------------------------------------------------------------------------------
 

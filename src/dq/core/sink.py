@@ -17,7 +17,7 @@ from dq.core.notes import clip
 from dq.core.offers import Offer
 from dq.core.ranges import Range, RangeSet
 from dq.core.replay import replay, snapshot
-from dq.core.rules import DIED, MAX_ATTEMPTS, Rules
+from dq.core.rules import DIED, MAX_ATTEMPTS, Rules, ShardStart
 from dq.core.states import IllegalStep, State, Step
 from dq.core.stats import SinkStats, sink_stats
 from dq.errors import InUse
@@ -25,7 +25,7 @@ from dq.model.dead_letter import DeadLetter
 from dq.model.names import DEAD_LETTER_SUFFIX
 from dq.model.settings import SinkSettings
 
-__all__ = ["DeadLetter", "IllegalStep", "Offer", "Range", "Shard", "SinkCore", "SinkStats"]
+__all__ = ["DeadLetter", "IllegalStep", "Offer", "Range", "Shard", "ShardStart", "SinkCore", "SinkStats"]
 
 
 class SinkCore:
@@ -100,19 +100,29 @@ class SinkCore:
 
     # --- shards ------------------------------------------------------------------------------------------------------
 
-    def add_shard(self, shard: Shard, start: int, uuid: str, epoch: int) -> None:
-        """Takes a shard in: at `start`, if it is new to this sink or of another making (`uuid`) than the one known."""
+    def add_shard(self, shard: Shard, start: int, uuid: str, epoch: int, starts: Sequence[ShardStart] = ()) -> int:
+        """Takes a shard in: at `start`, if it is new to this sink or of another making (`uuid`) than the one known.
+
+        Args:
+            starts: where the log ended when its last epochs began. A cursor beyond goes back to there, if that may be.
+
+        Returns:
+            How many records that were given out are gone.
+
+        Raises:
+            Damaged: the log ends before what this sink was given of it, which nothing allows; nothing has changed.
+        """
         ledger = self._book.ledgers.get(shard)
         if ledger is None or ledger.uuid != uuid:
             self._offers.forget(shard)
             self._book.cursor(shard, start, uuid, epoch)
             self._rules.freed_many()
-            return
-        if ledger.epoch != epoch:
-            self._book.raise_epoch(ledger, epoch)
+            return 0
+        gone = self._rules.begin_epoch(ledger, epoch, starts) if ledger.epoch != epoch else 0
         if ledger.closed:
             ledger.closed = False
             self._offers.wake(ledger)
+        return gone
 
     def close_shard(self, shard: Shard) -> None:
         """Offers nothing of a shard, since its log cannot be read, until `add_shard` says that it can be again."""
@@ -245,11 +255,12 @@ class SinkCore:
         for number in leases:
             self._heard(consumer, number, now)
 
-    def extend(self, consumer: str, lease: int, offset: int, seconds: float, now: float) -> None:
-        """Gives one record a deadline of its own."""
+    def extend(self, consumer: str, lease: int, offset: int, seconds: float, now: float) -> bool:
+        """Gives one record a deadline of its own. Returns whether the consumer has it."""
         held = self._holding(consumer, lease, offset, now)
         if held is not None and isfinite(seconds):
             self._rules.set_own(held, offset, now + seconds)
+        return held is not None
 
     def abandon(self, consumer: str, lease: int, offset: int, now: float) -> None:
         """A client left a record unsettled: from now on it is not renewed with its lease. More time it asked for is kept."""
@@ -264,6 +275,10 @@ class SinkCore:
     def dead_letters(self) -> list[DeadLetter]:
         """Intents whose dead letters are not stored yet, by stream and number."""
         return [letter for _, letter in sorted(self._book.intents.items())]
+
+    def is_stray(self, letter: DeadLetter) -> bool:
+        """Whether the record of an intent is gone: another one may stand at its place."""
+        return self._book.is_stray(letter)
 
     def take_new_intents(self) -> list[DeadLetter]:
         """Intents since the last call, to be published; after `recover` all that are not stored, once more."""

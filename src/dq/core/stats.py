@@ -68,6 +68,7 @@ class SinkStats:
         lost: in hand alone when their consumer was lost.
         dead_lettered: stored as dead letters.
         missed: trimmed before they were settled.
+        cut_back: given out, and lost by their stream since, as its durability allows.
         late_acks: acked when they were settled already.
         ignored: acks and other words about records that the consumer does not have.
         notes_unknown: notes of the log that this version does not know.
@@ -83,6 +84,7 @@ class SinkStats:
     lost: int
     dead_lettered: int
     missed: int
+    cut_back: int
     late_acks: int
     ignored: int
     notes_unknown: int
@@ -102,6 +104,7 @@ def sink_stats(name: str, book: Book, notes_unknown: int) -> SinkStats:
         lost=counters.lost,
         dead_lettered=counters.dead_lettered,
         missed=counters.missed,
+        cut_back=counters.cut_back,
         late_acks=counters.late_acks,
         ignored=counters.ignored,
         notes_unknown=notes_unknown,

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 from dq.config import LIMITS, Limits
 from dq.errors import InvalidSetting
+from dq.log import memory
 from dq.log.bucket_log import BucketLog
 from dq.log.files import Files
 from dq.log.format import Identity
@@ -39,25 +40,31 @@ class WriterFactory(Protocol):
         segment_bytes: int,
         clean: dict[str, Any] | None,
         limits: Limits = LIMITS,
+        *,
+        durability: str = "sync",
     ) -> StorageWriter: ...
 
 
 ReaderFactory = Callable[[Files, Path, Limits], StorageReader]
+Destroyer = Callable[[Files, Path], None]
 
 
 class Backend(NamedTuple):
-    """The two sides of one way to store a bucket."""
+    """One way to store a bucket: its two sides, and what removes what is kept outside the bucket's directory."""
 
     writer: WriterFactory
     reader: ReaderFactory
+    destroy: Destroyer
 
 
 _BACKENDS: dict[str, Backend] = {}
 
 
-def register_backend(name: str, writer_factory: WriterFactory, reader_factory: ReaderFactory) -> None:
+def register_backend(
+    name: str, writer_factory: WriterFactory, reader_factory: ReaderFactory, destroyer: Destroyer = lambda _files, _path: None
+) -> None:
     """Makes a backend known under `name`; the last one of a name counts."""
-    _BACKENDS[name] = Backend(writer_factory, reader_factory)
+    _BACKENDS[name] = Backend(writer_factory, reader_factory, destroyer)
 
 
 def get_backend(name: str) -> Backend:
@@ -70,3 +77,4 @@ def get_backend(name: str) -> Backend:
 
 
 register_backend("json", BucketLog.open, BucketReader)
+register_backend(memory.NAME, memory.open_writer, memory.open_reader, memory.destroy)

@@ -1,12 +1,17 @@
-"""The log of one bucket, written: batches are staged, then committed with one write and one flush, all or nothing."""
+"""The log of one bucket, written: batches are staged, then committed with one write, all or nothing.
+
+With durability "sync" the commit also flushes. With others that is left to `sync()`, or to the system; but a segment is
+on disk before the next one is begun, so that only the last one can lose anything.
+"""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 from zlib import crc32
 
 from dq.config import LIMITS, Limits
@@ -30,6 +35,23 @@ from dq.log.retention import SegmentStats
 from dq.log.storage import Batch, End, StorageStats, Stored
 
 
+def recover(
+    files: Files,
+    directory: Path,
+    identity: Identity,
+    segment_bytes: int,
+    limits: Limits,
+    quarantine: Quarantine,
+    durability: str,
+) -> Recovered:
+    """Checks all of a bucket's log and mends what may be mended. Raises as `BucketLog.open`."""
+    size_max = max(limits.record_bytes_max, limits.batch_bytes_max)
+    tail_bytes_max = size_max + HEADER_BYTES_MAX
+    if durability != "sync":  # a power cut can take all of a segment that is not flushed at every commit
+        tail_bytes_max += segment_bytes + limits.commit_bytes_max
+    return Recovery(files, directory, identity, quarantine, limits, size_max, tail_bytes_max).run()
+
+
 class BucketLog:
     """The `StorageWriter` of the `json` backend. One thread at a time; several logs may commit in several threads.
 
@@ -48,14 +70,18 @@ class BucketLog:
         recovered: Recovered,
         limits: Limits = LIMITS,
         wall: Callable[[], float] = time.time,
+        durability: str = "sync",
     ) -> None:
         self._files, self._directory, self.identity = files, directory, identity
         self._segment_bytes, self._limits, self._wall = segment_bytes, limits, wall
+        self._flushes = durability == "sync"
         self.end, self.report = recovered.end, recovered.report
         self._sizes, self._windows = recovered.sizes, recovered.windows
         self._active = KeptFile(files.opened, segment_path(directory, self.end.segment), self._open_again)
         self._failed: str | None = None
         self._committed_crc = recovered.crc
+        self._synced = recovered.end.offset  # all before it is on disk
+        self._syncing = threading.Lock()  # between a flush in another thread and the change of files
         # What is staged, and the end as it will be once that is committed. A commit goes into one segment.
         self._parts: list[bytes | bytearray] = []
         self.staged_bytes, self._begins_segment = 0, False
@@ -72,13 +98,15 @@ class BucketLog:
         limits: Limits = LIMITS,
         wall: Callable[[], float] = time.time,
         quarantine: Path | None = None,
-    ) -> BucketLog:
+        durability: str = "sync",
+    ) -> Self:
         """Opens the log in `directory`, which exists, after checking all of it unless the mark of a clean stop fits.
 
         Args:
             segment_bytes: size at which a segment is closed.
             clean: what `clean_mark()` gave at the last stop; None checks everything.
             quarantine: where torn bytes go; by default beside `streams/`.
+            durability: as in `StreamSettings`.
 
         Raises:
             Damaged, NewerFormat, LogError, SyncFailed: see `recovery`.
@@ -86,9 +114,8 @@ class BucketLog:
         recovered = clean_end(files, directory, clean, limits) if clean is not None else None
         if recovered is None:
             place = Quarantine(files, quarantine or directory.parents[2] / "quarantine")
-            size_max = max(limits.record_bytes_max, limits.batch_bytes_max)
-            recovered = Recovery(files, directory, identity, place, limits, size_max, size_max + HEADER_BYTES_MAX).run()
-        return cls(files, directory, identity, segment_bytes, recovered, limits, wall)
+            recovered = recover(files, directory, identity, segment_bytes, limits, place, durability)
+        return cls(files, directory, identity, segment_bytes, recovered, limits, wall, durability)
 
     # --- appending ---------------------------------------------------------------------------------------------------
     def append(self, batch: Batch) -> Stored:
@@ -102,8 +129,8 @@ class BucketLog:
             return known
         first, now = self._next, self._wall()
         extra = encode_topics(batch.topics, self._limits.batch_topics_max) if batch.topics else b""
-        if self._parts:
-            extra += b',"synced":%d' % self.end.offset
+        if self._synced != first:
+            extra += b',"synced":%d' % self._synced
         header, crc = encode_batch(first, count, len(lines), now, publisher, sequence, extra, self._crc, checksum)
         if len(header) > HEADER_BYTES_MAX:
             raise ProtocolError(f"the topics of a batch take {len(header)} bytes; {HEADER_BYTES_MAX} are the most")
@@ -146,27 +173,34 @@ class BucketLog:
         self._check_usable()
         if not self._parts:
             return self.end
-        if self._begins_segment:
-            self._commit_to_new()
-        else:
-            self._commit_to(self._active, self.end.segment, self.end.position)
+        try:
+            if self._begins_segment:
+                self._commit_to_new()
+            else:
+                self._commit_to(self._active, self.end.segment, self.end.position, flush=self._flushes)
+        except DqError:
+            self._drop_staged()
+            raise
         self._windows.keep(self._wall())
         self._committed_crc = self._crc
         self._clear_staged()
         return self.end
 
     def _commit_to_new(self) -> None:
+        """A segment begins on disk, whatever the durability, and so does all that lies before it."""
+        self.sync()
         first = self.end.offset
         active = KeptFile(self._files.opened, segment_path(self._directory, first), self._files.create)
-        try:
-            self._commit_to(active, first, 0)
-        except DqError:
-            active.close()
-            raise
-        self._active.close()
-        self._active = active
+        with self._syncing:
+            try:
+                self._commit_to(active, first, 0, flush=True)
+            except DqError:
+                active.close()
+                raise
+            self._active.close()
+            self._active = active
 
-    def _commit_to(self, active: KeptFile, segment: int, position: int) -> None:
+    def _commit_to(self, active: KeptFile, segment: int, position: int, *, flush: bool) -> None:
         opened = self._files.opened
         try:
             fd = opened.take(active)
@@ -177,20 +211,51 @@ class BucketLog:
         active.opener = self._open_again
         try:
             self._write(fd, active.path, position)
-            self._flush(lambda: self._files.fdatasync(fd))
+            if flush:
+                self._flush(lambda: self._files.fdatasync(fd))
             if not position:  # a new name
                 self._flush(lambda: self._files.sync_directory(self._directory))
         finally:
             opened.put(active)
         self._sizes[segment] = position + self.staged_bytes
         self.end = End(self._next, segment, position + self.staged_bytes)
+        if flush:
+            self._synced = self._next
 
     def _write(self, fd: int, path: Path, position: int) -> None:
         try:
             self._files.pwritev(fd, self._parts, position)
         except OSError as error:
             # Not flushed: should a power cut bring back what was written, it is whole, or it is cut at the next start.
-            self._give_up(error, lambda: self._files.truncate(fd, position) if position else self._files.unlink(path))
+            self._give_up(error, lambda: self._put_back(fd, path, position))
+
+    def _put_back(self, fd: int, path: Path, position: int) -> None:
+        if not position:
+            self._files.unlink(path)
+        elif self._files.size(fd) != position:  # a disk that is read-only has taken nothing, and lets nothing be cut
+            self._files.truncate(fd, position)
+
+    def sync(self) -> None:
+        """See `StorageWriter.sync`."""
+        with self._syncing:
+            self._check_usable()
+            target, active, opened = self.end.offset, self._active, self._files.opened
+            if target == self._synced:
+                return
+            try:
+                fd = opened.take(active)
+            except (OSError, Damaged) as error:
+                self._fail(f"cannot flush {active.path}: {error}", SyncFailed, error)
+            try:
+                self._flush(lambda: self._files.fdatasync(fd))
+            finally:
+                opened.put(active)
+            self._synced = target
+
+    @property
+    def unsynced(self) -> bool:
+        """See `StorageWriter.unsynced`."""
+        return self._synced != self.end.offset
 
     def _flush(self, act: Callable[[], None]) -> None:
         try:
@@ -208,14 +273,12 @@ class BucketLog:
             put_back()
         except OSError as second:
             self._fail(f"cannot take back a half-written batch in {self._directory}: {second.strerror}", SyncFailed, second)
-        self._drop_staged()
         raise DiskFull(
             f"no room in {self._directory} ({error.strerror}): nothing of the batch was stored; free some space"
         ) from error
 
     def _fail(self, why: str, kind: type[LogError], cause: Exception) -> NoReturn:
         self._failed = why
-        self._drop_staged()
         raise kind(f"{why}. {self.identity} takes no more records until the broker has started again") from cause
 
     def _drop_staged(self) -> None:
@@ -264,7 +327,7 @@ class BucketLog:
 
     def clean_mark(self) -> dict[str, Any] | None:
         """See `StorageWriter.clean_mark`."""
-        if self._failed is not None or self._parts:
+        if self._failed is not None or self._parts or self.unsynced:
             return None
         return {
             "segment": self.end.segment,

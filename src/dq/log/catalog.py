@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,15 +15,17 @@ from uuid import uuid4
 import orjson
 
 from dq.config import LIMITS, MIB, Limits
-from dq.errors import Damaged, DiskFull, InvalidName, InvalidSetting, LogError, NewerFormat
+from dq.errors import Damaged, DiskFull, InvalidName, InvalidSetting, LogError, NewerFormat, StreamReadOnly
 from dq.log.backend import get_backend
 from dq.log.files import NO_ROOM, Files, mapped
-from dq.log.format import FORMAT, Identity, Malformed, check_format, seal, unseal, want, want_count
+from dq.log.format import FORMAT, Identity, Malformed, check_format, json_object, seal, unseal, want, want_count
 from dq.log.layout import Layout
 from dq.log.quarantine import Quarantine
 from dq.log.storage import StorageWriter
+from dq.model.epoch import EpochStart, later_starts
 from dq.model.names import check_name
 from dq.model.settings import StreamSettings
+from dq.model.shown import shown
 
 _STREAM_FILE_BYTES_MAX = 1 * MIB
 _CLEAN_MARK_BYTES_MAX = 1024 * MIB
@@ -37,11 +41,18 @@ class StreamDescription:
     uuid: str
     epoch: int
     settings: StreamSettings
+    starts: tuple[EpochStart, ...] = ()
 
     def encode(self) -> bytes:
         """One JSON line, sealed as the headers of a log are."""
-        fields = {"format": FORMAT, "name": self.name, "uuid": self.uuid, "epoch": self.epoch}
-        return seal(orjson.dumps({**fields, "settings": self.settings.to_dict()})[:-1])[0]
+        fields: dict[str, Any] = {"format": FORMAT, "name": self.name, "uuid": self.uuid, "epoch": self.epoch}
+        fields |= {"starts": [tuple(start) for start in self.starts], "settings": self.settings.to_dict()}
+        return seal(orjson.dumps(fields)[:-1])[0]
+
+    def next_epoch(self, ends: Sequence[int], *, accepted: bool = False) -> StreamDescription:
+        """The same stream, an epoch later, that begins where its buckets end now."""
+        start = EpochStart(self.epoch + 1, tuple(ends), accepted)
+        return replace(self, epoch=start.epoch, starts=later_starts(self.starts, start))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +64,7 @@ class OpenStream:
     epoch: int
     settings: StreamSettings
     writers: list[StorageWriter]
+    starts: tuple[EpochStart, ...] = ()
 
 
 def read_stream(files: Files, root: Path, name: str) -> StreamDescription:
@@ -64,10 +76,10 @@ def read_stream(files: Files, root: Path, name: str) -> StreamDescription:
     path = Layout(root).stream_file(name)
     content = files.read_whole(path, _STREAM_FILE_BYTES_MAX)
     try:
-        check_format(_loads(content))
+        check_format(json_object(content))
         fields, _ = unseal(content)
         described, uuid, epoch = want(fields, "name", str), want(fields, "uuid", str), want_count(fields, "epoch")
-        settings = want(fields, "settings", dict)
+        settings, starts = want(fields, "settings", dict), fields.get("starts", [])
     except Malformed as error:
         raise Damaged(f"{path} is not what was written: {error}") from error
     except NewerFormat as error:
@@ -75,17 +87,25 @@ def read_stream(files: Files, root: Path, name: str) -> StreamDescription:
     if described != name:
         raise Damaged(f"{path} describes the stream {described!r}: it was copied or renamed; put it back where it was")
     try:
-        return StreamDescription(name, uuid, epoch, StreamSettings.from_dict(settings))
+        found = StreamDescription(name, uuid, epoch, StreamSettings.from_dict(settings))
+        return replace(found, starts=_starts(starts, found.settings.buckets))
+    except Malformed as error:
+        raise Damaged(f"{path} is not what was written: {error}") from error
     except InvalidSetting as error:
         raise NewerFormat(f"{path} has settings that this version of dq does not know: {error}") from error
 
 
-def _loads(content: bytes) -> dict[str, Any]:
-    with contextlib.suppress(orjson.JSONDecodeError):
-        fields = orjson.loads(content)
-        if isinstance(fields, dict):
-            return fields
-    raise Malformed("it is not a JSON object")
+def _starts(values: Any, buckets: int) -> tuple[EpochStart, ...]:
+    with contextlib.suppress(TypeError, ValueError):
+        starts = tuple(EpochStart(epoch, tuple(ends), accepted) for epoch, ends, accepted in values)
+        if type(values) is list and all(_is_start(start, buckets) for start in starts):
+            return starts
+    raise Malformed(f"its starts are {shown(values)}")
+
+
+def _is_start(start: EpochStart, buckets: int) -> bool:
+    numbers = (start.epoch, *start.ends)
+    return len(start.ends) == buckets and type(start.accepted) is bool and all(type(n) is int and n >= 0 for n in numbers)
 
 
 class Catalog:
@@ -124,7 +144,7 @@ class Catalog:
         if name.endswith(_MAKING) and name.startswith("."):
             self._quarantine.take_file(name, path)  # never a stream: its maker died before the rename
         elif name.endswith(_GONE) and name.startswith("."):
-            self._remove(path)
+            self._remove(path)  # its destruction was begun
         elif name not in _TAKEN_NAMES:
             with contextlib.suppress(InvalidName):
                 self._open_named(check_name("stream", name), mark)
@@ -159,7 +179,7 @@ class Catalog:
 
     def _raise_epoch(self, described: StreamDescription, writers: list[StorageWriter]) -> StreamDescription:
         """On disk first: no segment may have an epoch that the stream has not."""
-        raised = replace(described, epoch=described.epoch + 1)
+        raised = described.next_epoch([writer.end.offset for writer in writers])
         path = self._layout.stream_file(raised.name)
         with mapped(path, "write"):
             self._files.write_atomically(path, raised.encode())
@@ -183,7 +203,15 @@ class Catalog:
                 identity = Identity(name, bucket, described.uuid, described.epoch)
                 clean = mark if isinstance(mark, dict) else None
                 writers.append(
-                    backend.writer(self._files, directory, identity, settings.segment_bytes, clean, limits=self._limits)
+                    backend.writer(
+                        self._files,
+                        directory,
+                        identity,
+                        settings.segment_bytes,
+                        clean,
+                        limits=self._limits,
+                        durability=settings.durability,
+                    )
                 )
         except BaseException:
             _close(writers)
@@ -248,26 +276,31 @@ class Catalog:
             return
         gone = self._layout.streams / f".{name}{_GONE}"
         with mapped(gone, "delete"):
+            self._destroy_elsewhere(stream)
             self._files.rename(self._layout.stream(name), gone)
             self._files.sync_directory(self._layout.streams)
         self._remove(gone)
 
+    def _destroy_elsewhere(self, stream: OpenStream | None) -> None:
+        if stream is not None:
+            for bucket in range(stream.settings.buckets):
+                get_backend(stream.settings.backend).destroy(self._files, self._layout.bucket(stream.name, bucket))
+
     def _remove(self, path: Path) -> None:
         with mapped(path, "delete"):
-            if stat.S_ISDIR(self._files.state(path).st_mode):
-                for name in self._files.list_directory(path):
-                    self._remove(path / name)
-                self._files.remove_directory(path)
-            else:
-                self._files.unlink(path)
+            self._files.remove_tree(path)
 
     # --- stopping ----------------------------------------------------------------------------------------------------
     def close(self, *, clean: bool) -> None:
-        """Closes all streams; with `clean`, leaves a mark by which the next start need not read them.
+        """Closes all streams; with `clean`, flushes what is not on disk yet and leaves a mark by which the next start need not
+        read them. One that cannot be flushed has no mark: the next start finds out what it has.
 
         Raises:
             LogError: the mark cannot be written; the next start reads everything.
         """
+        for writer in [writer for stream in self.streams.values() for writer in stream.writers if clean]:
+            with contextlib.suppress(LogError, StreamReadOnly):
+                writer.sync()
         marks = {name: mark for name, stream in self.streams.items() if (mark := _mark(stream)) is not None}
         for stream in self.streams.values():
             _close(stream.writers)
@@ -304,7 +337,7 @@ def check_directory(files: Files, path: Path) -> None:
     if state.st_uid != os.geteuid():
         raise LogError(
             f"{path} belongs to uid {state.st_uid}, and this process runs as {os.geteuid()}: chown it, or run as its owner"
-        )
+        ) from PermissionError(errno.EPERM, os.strerror(errno.EPERM))
     if state.st_mode & 0o022:
         raise LogError(f"{path} can be written by other users: chmod 700 {path}")
 
@@ -318,7 +351,7 @@ def make_directory(files: Files, path: Path) -> None:
 
 
 def _opened(described: StreamDescription, writers: list[StorageWriter]) -> OpenStream:
-    return OpenStream(described.name, described.uuid, described.epoch, described.settings, writers)
+    return OpenStream(described.name, described.uuid, described.epoch, described.settings, writers, described.starts)
 
 
 def _close(writers: list[StorageWriter]) -> None:

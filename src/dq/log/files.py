@@ -99,6 +99,8 @@ class Files:
     def _check_plain(path: Path, state: os.stat_result) -> None:
         if not stat.S_ISREG(state.st_mode):
             raise Damaged(f"{path} is not a plain file: move it away and put the real one back")
+        if state.st_uid != os.geteuid():
+            raise Damaged(f"{path} belongs to uid {state.st_uid}, not to {os.geteuid()}: see who put it there, then chown it")
         if state.st_mode & _WRITABLE_BY_OTHERS:
             raise Damaged(f"{path} can be written by other users: see who did, then chmod 600 {path}")
 
@@ -141,7 +143,10 @@ class Files:
 
     # --- the disk ----------------------------------------------------------------------------------------------------
     def fdatasync(self, fd: int) -> None:
+        """Raises OSError also where the file has no name any more: what is on disk then is nobody's."""
         _flush(fd)
+        if not os.fstat(fd).st_nlink:
+            raise OSError(errno.ESTALE, "the file was deleted while it was written")
 
     def drop_cache(self, fd: int) -> None:
         """Forgets what is cached of the file, so that the next read shows what the disk has."""
@@ -181,25 +186,34 @@ class Files:
     def remove_directory(self, path: Path) -> None:
         os.rmdir(path)
 
+    def remove_tree(self, path: Path) -> None:
+        """A file, or a directory with all that is in it; follows no links."""
+        if stat.S_ISDIR(self.state(path).st_mode):
+            for name in self.list_directory(path):
+                self.remove_tree(path / name)
+            self.remove_directory(path)
+        else:
+            self.unlink(path)
+
     # --- whole files -------------------------------------------------------------------------------------------------
     def read_whole(self, path: Path, bytes_max: int) -> bytes:
         """All of a small file.
 
         Raises:
-            FileNotFoundError: there is none.
+            FileNotFoundError, NotADirectoryError: there is none.
             LogError: it cannot be read. Damaged: it is not a plain file, or larger than `bytes_max`.
         """
         try:
             fd = self.open_read(path)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise
         except OSError as error:
             raise LogError(f"cannot open {path}: {error.strerror}") from error
         try:
-            size = self.size(fd)
-            if size > bytes_max:
-                raise Damaged(f"{path} has {size:,} bytes where at most {bytes_max:,} are expected")
             with mapped(path, "read"):
+                size = self.size(fd)
+                if size > bytes_max:
+                    raise Damaged(f"{path} has {size:,} bytes where at most {bytes_max:,} are expected")
                 return self.pread(fd, size, 0)
         finally:
             self.close(fd)
@@ -219,9 +233,18 @@ class Files:
 
     def write_atomically(self, path: Path, content: bytes) -> None:
         """Replaces `path`: at every moment, and after a power cut, either the old bytes or the new ones are there."""
+        self.drop_unfinished(path)
         new = path.with_name(path.name + ".tmp")
-        with contextlib.suppress(FileNotFoundError):
-            self.unlink(new)
         self.write_new(new, content)
-        self.rename(new, path)
+        try:
+            self.rename(new, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                self.unlink(new)
+            raise
         self.sync_directory(path.parent)
+
+    def drop_unfinished(self, path: Path) -> None:
+        """Removes what is left of a replacement of `path` that never came to its end."""
+        with contextlib.suppress(FileNotFoundError):
+            self.unlink(path.with_name(path.name + ".tmp"))

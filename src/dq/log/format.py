@@ -39,6 +39,7 @@ import orjson
 
 from dq.config import KIB, MIB
 from dq.errors import NewerFormat, ProtocolError
+from dq.model.shown import shown
 
 FORMAT = 1
 SUFFIX_BYTES = 19
@@ -46,10 +47,16 @@ HEADER_BYTES_MAX = 16 * KIB
 """A batch header: 17 topics of 128 and a publisher of 160 bytes need 3 KiB."""
 SEGMENT_HEADER_BYTES_MAX = 16 * MIB
 """A segment header: 10,000 publishers with 32 batches each need 9 MiB."""
+COUNT_MAX = 1 << 62
+"""The greatest offset, epoch or position in a file of dq: what is added to one still fits into 64 bits."""
+DEPTH_MAX = 100
+"""Lists in lists in a header. orjson reads 1,024 and writes 254; to compare or show some 1,000 is too much for Python."""
 BATCH_START = b'{"batch":'
 _HEADER_LIKE = re.compile(rb'\n\{"batch":')
 _SUFFIX = re.compile(rb',"crc":"([0-9a-f]{8})"\}\n\Z')
 _CRC = re.compile(r"[0-9a-f]{8}")
+_TEXT = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
+_NO_BRACKETS = bytes(sorted({*range(256)} - {*b"[]{}"}))
 _PUBLISHER = re.compile(r"[A-Za-z0-9._:-]{1,160}")
 
 
@@ -76,17 +83,30 @@ def unseal(line: bytes) -> tuple[dict[str, Any], int]:
     crc = crc32(line[:-SUFFIX_BYTES])
     if int(suffix[1], 16) != crc:
         raise Malformed(f"its checksum is {suffix[1].decode()}, its bytes have {crc:08x}")
-    return _json_object(line), crc
+    return json_object(line), crc
 
 
-def _json_object(line: bytes) -> dict[str, Any]:
+def json_object(line: bytes) -> dict[str, Any]:
+    """The fields of a line. Raises Malformed."""
     try:
         fields = orjson.loads(line)
     except orjson.JSONDecodeError as error:
         raise Malformed(f"it is not JSON: {error}") from error
     if not isinstance(fields, dict):
         raise Malformed("it is not a JSON object")
+    if _is_deep(line):
+        raise Malformed(f"it is nested deeper than {DEPTH_MAX} levels")
     return fields
+
+
+def _is_deep(line: bytes) -> bool:
+    """Whether JSON has more levels than DEPTH_MAX or, where lists and objects take turns, than twice as many."""
+    if line.count(b"[") + line.count(b"{") <= DEPTH_MAX:
+        return False
+    brackets = _TEXT.sub(b"", line).translate(None, _NO_BRACKETS)
+    for _ in range(DEPTH_MAX):
+        brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
+    return bool(brackets)
 
 
 # --- batches ---------------------------------------------------------------------------------------------------------
@@ -202,7 +222,7 @@ def decode_segment(line: bytes) -> SegmentHeader:
     """
     if not line.startswith(b'{"segment":'):
         raise Malformed("it is not a segment header")
-    check_format(_json_object(line))
+    check_format(json_object(line))
     fields, _ = unseal(line)
     kind = "sink" if "sink" in fields else "stream"
     identity = Identity(
@@ -212,8 +232,6 @@ def decode_segment(line: bytes) -> SegmentHeader:
         want_count(fields, "epoch"),
         kind,
     )
-    if want_count(fields, "format") != FORMAT:
-        raise Malformed("it has no format that was ever written")
     return SegmentHeader(
         want_count(fields, "segment"),
         identity,
@@ -224,9 +242,11 @@ def decode_segment(line: bytes) -> SegmentHeader:
 
 
 def check_format(fields: dict[str, Any]) -> None:
-    """Raises NewerFormat when `format` is greater than ours."""
+    """Raises NewerFormat when `format` is greater than ours; Malformed when it is none that was ever written."""
     number = fields.get("format")
-    if type(number) is int and number > FORMAT:
+    if type(number) is not int or number < 1:
+        raise Malformed(f"its format is {shown(number)}, and none such was ever written")
+    if number > FORMAT:
         raise NewerFormat(
             f"it has format {number}, this version of dq reads up to {FORMAT}: use the newer dq; nothing is damaged"
         )
@@ -237,15 +257,15 @@ def want(fields: dict[str, Any], key: str, kind: type) -> Any:
     """The field `key`, exactly of type `kind`. Raises Malformed."""
     value = fields.get(key)
     if type(value) is not kind:
-        raise Malformed(f"its {key!r} is {value!r}, not a {kind.__name__}")
+        raise Malformed(f"its {key!r} is {shown(value)}, not a {kind.__name__}")
     return value
 
 
 def want_count(fields: dict[str, Any], key: str) -> int:
     """The field `key`, a whole number from 0. Raises Malformed."""
     value: int = want(fields, key, int)
-    if value < 0:
-        raise Malformed(f"its {key!r} is {value}, below 0")
+    if not 0 <= value <= COUNT_MAX:
+        raise Malformed(f"its {key!r} is {value}, which no count can be")
     return value
 
 
@@ -253,5 +273,5 @@ def want_crc(fields: dict[str, Any], key: str) -> int:
     """The field `key`, eight hex digits. Raises Malformed."""
     value = want(fields, key, str)
     if not _CRC.fullmatch(value):
-        raise Malformed(f"its {key!r} is {value!r}, not eight hex digits")
+        raise Malformed(f"its {key!r} is {shown(value)}, not eight hex digits")
     return int(value, 16)

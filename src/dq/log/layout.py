@@ -10,7 +10,9 @@ from pathlib import Path
 from dq.log.format import segment_name
 
 TMP_SUFFIX = ".tmp"
-_SEGMENT = re.compile(r"(\d{20})\.jsonl")
+REPAIR = "python -m dq.main repair"
+"""The command that errors name."""
+_SEGMENT = re.compile(r"([0-9]{20})\.jsonl")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +96,9 @@ def segments_among(names: list[str]) -> list[int]:
 
 
 def repair_hint(path: Path, position: int) -> str:
-    """How damage in a file can be mended by hand, without dq."""
-    name = shlex.quote(str(path))
+    """What can be done about damage in a segment."""
+    repair = f"{REPAIR} {shlex.quote(str(path))}"
     return (
-        "Restore it from a backup. Or give up what follows: keep a copy of the directory, move the newer segments in it away, "
-        f"and run: truncate -s {position} {name}"
+        f"Restore it from a backup; or see what can be saved: {repair} --salvage OUT.jsonl; "
+        f"or give up what follows, which is kept in quarantine: {repair} --truncate-at {position}"
     )

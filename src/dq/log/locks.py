@@ -8,6 +8,7 @@ theirs.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import time
 from pathlib import Path
@@ -21,14 +22,22 @@ from dq.log.files import mapped
 
 _ADVICE = "attach to what runs there (dq.connect), or stop it first"
 _POLL_SECONDS = 0.01
+_NAMED_SECONDS = 0.5
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class HeldLock:
     """A lock that is held until `release()` or the end of the process."""
 
-    def __init__(self, path: Path, lock: FileLock) -> None:
-        self.path, self._lock = path, lock
+    def __init__(self, path: Path, lock: FileLock, state: os.stat_result) -> None:
+        self.path, self._lock, self._state = path, lock, state
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the file that is locked still is the one at `path`, so that nobody else can hold another."""
+        with contextlib.suppress(OSError):
+            return os.path.samestat(os.stat(self.path), self._state)
+        return False
 
     def release(self) -> None:
         """Lets the next one in; safe twice."""
@@ -63,15 +72,31 @@ def hold(path: Path, wait_seconds: float, what: str, error: type[BrokerError] = 
             lock.acquire(timeout=max(0.0, deadline - time.monotonic()), poll_interval=_POLL_SECONDS)
             if _is_at(witness, path):
                 _write_pid(path)
-                return HeldLock(path, lock)
+                return HeldLock(path, lock, os.fstat(witness))
             # The file was deleted or replaced meanwhile, so that another process can lock its successor: begin again.
             lock.release()
         except Timeout:
-            raise error(f"{what} is in use already, by pid {holder(path)}, which holds {path.name}: {_ADVICE}") from None
+            pid = _living_holder(path)
+            raise error(f"{what} is in use already, by pid {pid}, which holds {path.name}: {_ADVICE}") from None
         except OSError as failure:
             raise LogError(f"cannot lock {path}: {failure.strerror or failure}") from failure
         finally:
             os.close(witness)
+
+
+def is_held(path: Path) -> bool:
+    """Whether somebody holds the lock now; takes and changes nothing."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
 
 
 def holder(path: Path) -> str:
@@ -80,6 +105,24 @@ def holder(path: Path) -> str:
         return _pid_path(path).read_text("ascii").strip() or "?"
     except (OSError, UnicodeDecodeError):
         return "?"
+
+
+def _living_holder(path: Path) -> str:
+    """As `holder`. Who has taken the lock a moment ago has not said so yet, and then a dead one's pid stands there, or none."""
+    deadline = time.monotonic() + _NAMED_SECONDS
+    while not _lives(pid := holder(path)) and time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS)
+    return pid
+
+
+def _lives(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except PermissionError:
+        return True  # another user's
+    except (ValueError, OverflowError, OSError):
+        return False
+    return True
 
 
 def _is_at(fd: int, path: Path) -> bool:
@@ -95,8 +138,8 @@ def _pid_path(path: Path) -> Path:
 def _write_pid(path: Path) -> None:
     # A full disk must not keep a broker from starting: the pid is for messages alone.
     with contextlib.suppress(OSError):
-        fd = os.open(_pid_path(path), _FLAGS | os.O_TRUNC, 0o600)
+        fd = os.open(_pid_path(path), _FLAGS, 0o600)
         try:
-            os.write(fd, b"%d\n" % os.getpid())
+            os.pwrite(fd, b"%-20d\n" % os.getpid(), 0)  # of one length, so that nobody reads half of it, or of two
         finally:
             os.close(fd)

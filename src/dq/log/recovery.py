@@ -16,7 +16,8 @@ After a clean stop, when the mark fits the files' sizes, nothing is read. Otherw
     and nothing after them was written later                when all of it is on disk
  7  the tail is longer than what can be unconfirmed         Damaged. No write of dq is that long
  8  anything else: a wrong checksum over whole bytes, a     Damaged. It may have been confirmed, and nobody but a
-    whole batch in the wrong place, bytes nobody wrote      person decides to lose that
+    size that is not that of its lines, a whole batch in    person decides to lose that
+    the wrong place, bytes nobody wrote
 ==  ======================================================  ==========================================================
 
 Reading the log again after any of these finds nothing more to do. An error of the disk is never taken for the end of a file.
@@ -45,7 +46,7 @@ from dq.log.format import (
 )
 from dq.log.layout import TMP_SUFFIX, repair_hint, segment_path, segments_among
 from dq.log.quarantine import Quarantine
-from dq.log.scan import Broken, Flaw, Seen, Walk, begins_like, confirmed_after, has_hole, scan
+from dq.log.scan import Broken, Flaw, Seen, Walk, begins_like, confirmed_after, has_all_lines, has_hole, scan
 from dq.log.storage import End, RecoveryReport
 from dq.log.window import Windows
 
@@ -92,6 +93,8 @@ def clean_end(files: Files, directory: Path, mark: dict[str, Any], limits: Limit
         crc, windows = want_crc(mark, "crc"), Windows.decode(want(mark, "publishers", dict), limits)
         total = want_count(mark, "bytes")
     except Malformed:
+        return None
+    if not end.segment <= end.offset <= end.segment + end.position:  # a record has a byte at least
         return None
     with mapped(directory, "look at"):
         names = files.list_directory(directory)
@@ -235,7 +238,7 @@ class Recovery:
         ours, found, path, first = self._identity, header.identity, segment.path, segment.first
         walk, prev = self._walk, f"{header.prev:08x}"
         if (found.kind, found.stream, found.bucket, found.uuid) != (ours.kind, ours.stream, ours.bucket, ours.uuid):
-            why = f"the segment is of {found} with uuid {found.uuid}, not of {ours} with uuid {ours.uuid}"
+            why = f"the segment is of {found!s:.200} with uuid {found.uuid:.100}, not of {ours} with uuid {ours.uuid}"
         elif header.first != first:
             why = f"the segment says that it begins at offset {header.first}"
         elif self._sizes and first != walk.offset:
@@ -278,7 +281,7 @@ class Recovery:
         if later is not None:
             why = f"{broken.why}, and the batch at offset {later} was written after it was on disk"
             raise damaged(path, good_end, why)
-        cut = broken.flaw is Flaw.SHORT and begins_like(tail)
+        cut = broken.flaw is Flaw.SHORT and begins_like(tail) and not has_all_lines(tail)
         if not cut and not has_hole(tail, good_end):
             raise damaged(path, good_end, broken.why)
         self._cut(segment, good_end, tail)

@@ -19,6 +19,7 @@ from dq.config import MIB
 from dq.errors import LogError
 from dq.log.files import Files
 from dq.log.format import BATCH_START, HEADER_BYTES_MAX, SUFFIX_BYTES, count_lines
+from dq.model.shown import shown
 
 _CHUNK_BYTES = 4 * MIB
 _SECTOR_BYTES = 512
@@ -84,7 +85,7 @@ class Walk:
                 broken = Broken(Flaw.HEADER, "a header that cannot be read")
                 break
             if type(size) is not int or not 0 <= size <= size_max:
-                broken = Broken(Flaw.HEADER, f"a header that claims {size!r} bytes of records")
+                broken = Broken(Flaw.HEADER, f"a header that claims {shown(size)} bytes of records")
                 break
             stop = lines + size
             if stop > end:
@@ -93,7 +94,7 @@ class Walk:
             checksum = crc32(view[lines:stop])
             computed = crc32(view[start : newline - _TO_SUFFIX], checksum)
             if not begins(b',"crc":"%08x"}\n' % computed, newline - _TO_SUFFIX):
-                broken = Broken(Flaw.CHECKSUM, f"the checksum {own!r} over bytes that have {computed:08x}")
+                broken = Broken(Flaw.CHECKSUM, f"the checksum {shown(own)} over bytes that have {computed:08x}")
                 break
             if not (
                 first == offset
@@ -106,7 +107,7 @@ class Walk:
                 and chunk[stop - 1] == 10
             ):
                 broken = Broken(
-                    Flaw.PLACE, f"a whole batch that does not belong here, after offset {offset} and {crc}: {fields}"
+                    Flaw.PLACE, f"a whole batch that does not belong here, after offset {offset} and {crc}: {shown(fields)}"
                 )
                 break
             seen.append((first, count, lines, stop, publisher, sequence, checksum, at))
@@ -171,11 +172,27 @@ def _whole_batches(tail: bytes, size_max: int) -> Iterator[tuple[int, int]]:
             fields = orjson.loads(tail[start : tail.find(b"\n", start, start + HEADER_BYTES_MAX)])
         except orjson.JSONDecodeError:
             continue
+        first = fields["batch"]
+        if type(first) is not int:
+            continue
         seen: list[Seen] = []
-        Walk(fields["batch"], None, size_max).over(tail, start, seen, count_max=1)
-        synced = fields.get("synced", fields["batch"])
+        Walk(first, None, size_max).over(tail, start, seen, count_max=1)
+        synced = fields.get("synced", first)
         if seen and type(synced) is int:
             yield seen[0][0], synced
+
+
+def has_all_lines(tail: bytes) -> bool:
+    """True if the batch that `tail` begins with has all its lines, although it is SHORT: then its size is what is wrong.
+
+    Of a batch whose bytes end too early the last newline is missing.
+    """
+    header, _, lines = tail.partition(b"\n")
+    try:
+        count = orjson.loads(header)["count"]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return False
+    return type(count) is int and 0 < count <= count_lines(lines)
 
 
 def begins_like(tail: bytes, start: bytes = BATCH_START) -> bool:

@@ -21,7 +21,7 @@ from dq.log.files import NO_ROOM, Files, mapped
 from dq.log.format import Identity, SegmentHeader, count_lines, encode_batch, encode_segment
 from dq.log.layout import segment_path
 from dq.log.quarantine import Quarantine
-from dq.log.recovery import Recovery, damaged
+from dq.log.recovery import Recovered, Recovery, damaged
 from dq.log.reserve import Reserve
 from dq.log.scan import Seen
 from dq.log.storage import RecoveryReport
@@ -51,6 +51,7 @@ class SinkLog:
         self._failed: str | None = None
         self._fd = -1
         self._segment = self._position = self._next = self._synced = self._crc = 0
+        self._full_at = limits.sink_segment_bytes
         self.report = RecoveryReport(0, 0, None, clean=False)
 
     @classmethod
@@ -68,7 +69,7 @@ class SinkLog:
         Raises:
             Damaged, NewerFormat, LogError, SyncFailed: as for a bucket. DiskFull: no room to begin it.
         """
-        log = cls(files, directory, Identity(sink, 0, "", 0, kind="sink"), limits, wall)
+        log = cls(files, directory, sink_identity(sink), limits, wall)
         with mapped(directory, "make"):
             files.make_directory(directory)
             files.sync_directory(directory.parent)
@@ -77,17 +78,7 @@ class SinkLog:
         return log, notes
 
     def _recover(self, quarantine: Quarantine) -> list[dict[str, Any]]:
-        replay = _Replay(self._directory)
-        recovered = Recovery(
-            self._files,
-            self._directory,
-            self._identity,
-            quarantine,
-            self._limits,
-            _NOTES_BYTES_MAX,
-            self._limits.sink_segment_bytes + _NOTES_BYTES_MAX,
-            replay.visit,
-        ).run()
+        recovered, replay = recover_sink(self._files, self._directory, self._identity, quarantine, self._limits)
         self.report, self._crc = recovered.report, recovered.crc
         self._next = self._synced = recovered.end.offset
         sizes = recovered.sizes
@@ -172,23 +163,29 @@ class SinkLog:
     @property
     def full(self) -> bool:
         """True when it is time to `roll()`."""
-        return self._position >= self._limits.sink_segment_bytes
+        return self._position >= self._full_at
 
     def roll(self, snapshot: list[bytes]) -> None:
         """Begins a new segment with `snapshot` (notes, at least one), flushes it, and deletes the segments before.
 
         Raises:
-            DiskFull: the old segment goes on. SyncFailed: as `write()`. LogError: an old segment cannot be deleted.
+            DiskFull: all notes are written, and the old segment goes on; it is `full` again a while later. SyncFailed: as
+                `write()`, or the old segment cannot be deleted.
         """
         self.write()
         self.sync()  # what lies before a segment is whole: recovery relies on it
         old_fd, old = self._fd, self._segment
-        with self._syncing:
-            self._begin(snapshot)
+        try:
+            with self._syncing:
+                self._begin(snapshot)
+        except DiskFull:
+            self._full_at = self._position + self._limits.sink_segment_bytes // 16
+            self._reserve.fill()  # the notes may need what the snapshot could not use
+            raise
+        # A snapshot that is larger than a segment is not written again with every note.
+        self._full_at = max(self._limits.sink_segment_bytes, 2 * self._position)
         self._files.close(old_fd)
-        with mapped(self._directory, "delete a segment of"):
-            self._files.unlink(segment_path(self._directory, old))
-            self._files.sync_directory(self._directory)
+        self._remove(segment_path(self._directory, old))
 
     def _begin(self, snapshot: list[bytes]) -> None:
         """A new segment, on disk when this returns; the first one of a log has no snapshot."""
@@ -206,7 +203,8 @@ class SinkLog:
             raise
         except DiskFull:
             self._files.close(fd)
-            self._files.unlink(path)
+            # For good: the old segment goes on, and after a power cut this one would stand in the middle of it.
+            self._remove(path)
             raise
         try:
             self._files.fdatasync(fd)
@@ -217,6 +215,13 @@ class SinkLog:
         self._fd, self._segment, self._position, self._crc = fd, self._next, sum(map(len, parts)), crc
         self._next += len(snapshot)
         self._synced = self._next
+
+    def _remove(self, path: Path) -> None:
+        try:
+            self._files.unlink(path)
+            self._files.sync_directory(self._directory)
+        except OSError as error:
+            self._fail(f"cannot delete {path}: {error.strerror}", error)
 
     def _create(self, path: Path) -> int:
         while True:
@@ -245,8 +250,28 @@ class SinkLog:
                 self._fd = -1
 
 
-class _Replay:
-    """Gathers the notes of the last segment that has any."""
+def sink_identity(sink: str) -> Identity:
+    """Whose log the log of a sink is."""
+    return Identity(sink, 0, "", 0, kind="sink")
+
+
+def recover_sink(
+    files: Files, directory: Path, identity: Identity, quarantine: Quarantine, limits: Limits
+) -> tuple[Recovered, Replay]:
+    """Checks all of a sink's log and mends what may be mended. Raises as `SinkLog.open`."""
+    replay = Replay(directory)
+    tail_bytes_max = limits.sink_segment_bytes + _NOTES_BYTES_MAX
+    recovery = Recovery(files, directory, identity, quarantine, limits, _NOTES_BYTES_MAX, tail_bytes_max, replay.visit)
+    return recovery.run(), replay
+
+
+class Replay:
+    """Gathers the notes of the last segment that has any.
+
+    Attributes:
+        segment: which one that is; -1 if there is none.
+        notes: its notes.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory

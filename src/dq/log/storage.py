@@ -131,11 +131,22 @@ class StorageWriter(Protocol):
         """
 
     def commit(self) -> End:
-        """Puts all that is staged on disk with one write and one flush, all or nothing.
+        """Stores all that is staged with one write, all or nothing; on disk when it returns, if the durability is "sync".
 
         Raises:
             DiskFull: no room; nothing of it is stored, the numbers can be used again.
             SyncFailed: the disk did not confirm; the outcome is unknown and this writer takes nothing more.
+        """
+
+    @property
+    def unsynced(self) -> bool:
+        """Whether `sync()` has anything to do; never after a commit with durability "sync"."""
+
+    def sync(self) -> None:
+        """Flushes what was committed before the call. In any thread, while another one appends and commits.
+
+        Raises:
+            SyncFailed: the disk did not confirm, now or before. Never retried.
         """
 
     def trim(self, offset: int) -> int:

@@ -12,8 +12,9 @@ from dq.config import Limits
 from dq.errors import OutcomeUnknown, SequenceError
 from dq.log.format import Malformed, check_publisher
 from dq.log.storage import Stored
+from dq.model.shown import shown
 
-_NEVER_FORGOTTEN = "sink:"  # dead letters are stored exactly once, however long a sink was silent
+_SINK = "sink:"  # how the publisher of a sink's dead letters begins: stored exactly once, however long it was silent
 
 
 class _Window:
@@ -59,7 +60,8 @@ class Windows:
         if back >= len(window.batches):
             raise OutcomeUnknown(f"batch {sequence} of {publisher} came again, {back} batches after it: too old to be known")
         known, first, known_count = window.batches[-1 - back]
-        if known != checksum or known_count != count:
+        # A dead letter is known by its number alone: when it is sent again, its line has another time.
+        if (known != checksum or known_count != count) and not publisher.startswith(_SINK):
             raise SequenceError(f"batch {sequence} of {publisher} came again with other records: use a new number")
         return Stored(first, count, duplicate=True)
 
@@ -98,7 +100,7 @@ class Windows:
         for publisher, window in self._windows.items():
             if len(gone) >= spare and window.heard >= silent_since:
                 break
-            if not publisher.startswith(_NEVER_FORGOTTEN):
+            if not publisher.startswith(_SINK):
                 gone.append(publisher)
         for publisher in gone:
             del self._windows[publisher]
@@ -116,13 +118,18 @@ class Windows:
         """Raises Malformed where it is not what `encode` made."""
         windows = cls(limits)
         for publisher, value in fields.items():
-            try:
-                heard, last, numbers = value
-                window = windows._windows[publisher] = _Window(last, heard)
-                window.batches.extend(zip(numbers[::3], numbers[1::3], numbers[2::3], strict=True))
-                sound = type(heard) is float and window.batches and all(type(n) is int and n >= 0 for n in (last, *numbers))
-            except (TypeError, ValueError) as error:
-                raise Malformed(f"its window of {publisher!r} is {str(value)[:100]}") from error
-            if not sound:
-                raise Malformed(f"its window of {publisher!r} is {str(value)[:100]}")
+            if not _is_window(value):
+                raise Malformed(f"its window of {shown(publisher)} is {shown(value)}")
+            heard, last, numbers = value
+            window = windows._windows[publisher] = _Window(last, heard)
+            window.batches.extend(zip(numbers[::3], numbers[1::3], numbers[2::3], strict=True))
         return windows
+
+
+def _is_window(value: Any) -> bool:
+    if type(value) is not list or len(value) != 3:
+        return False
+    heard, last, numbers = value
+    if type(heard) is not float or type(numbers) is not list or not numbers or len(numbers) % 3:
+        return False
+    return all(type(number) is int and number >= 0 for number in (last, *numbers))

@@ -6,7 +6,8 @@ An event travels as one line of JSON and, after it, opaque bytes (the record lin
     {"at":1763797000.1,"payload":{"n":1}}\n
     {"at":1763797000.1,"payload":{"n":2}}\n
 
-The envelope is strict: an unknown type, owner or field, a missing field or a wrong type is a `ProtocolError` that names it.
+The envelope is strict: an unknown type, owner or field, a missing field, a wrong type, also of what a list or a dict holds, and
+a number below 0 is a `ProtocolError` that names it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any, Final
 import orjson
 
 from dq.errors import ProtocolError
+from dq.model.shown import shown
 
 
 class EventType(StrEnum):
@@ -173,6 +175,14 @@ _FORMS: Final[dict[tuple[EventType, EventOwner], tuple[dict[str, _Kinds], dict[s
     (_T.SHUTDOWN, _O.CLIENT): ({"request": _WHOLE}, {"seconds": _NUMBER}),
     (_T.SHUTDOWN, _O.MANAGER): ({}, {}),
 }  # fmt: skip
+# What a list or a dict of these names holds, and nothing nested: it is written again by others, who would meet their own limit
+# of depth, and stands in names and headers. What other lists hold is looked at by who reads them.
+_PARTS: Final[dict[str, _Kinds]] = {
+    "streams": _TEXT,
+    "topics": _TEXT,
+    "leases": _WHOLE,
+    "settings": (str, int, float, bool, _NONE),
+}
 # Looked up by the plain strings of an envelope, so that no enum is built before it is known to be one.
 _BY_TEXT: Final = {(str(kind), str(owner)): (kind, owner, *form) for (kind, owner), form in _FORMS.items()}
 
@@ -198,7 +208,7 @@ def decode(frame: bytes | bytearray) -> Event:
     except TypeError:
         form = None
     if form is None:
-        raise ProtocolError(f"no event has type {kind!r} and owner {owner!r}")
+        raise ProtocolError(f"no event has type {shown(kind)} and owner {shown(owner)}")
     _check(fields, form[2], form[3], kind)
     if type(frame) is bytearray:
         del frame[: end + 1]
@@ -216,11 +226,22 @@ def _check(fields: dict[str, Any], required: dict[str, _Kinds], optional: dict[s
         else:
             kinds = optional.get(name)
             if kinds is None:
-                raise ProtocolError(f"{kind} has no field {name!r}")
-        if type(value) not in kinds:  # exact, so that true is no number
-            raise ProtocolError(f"{kind}: field {name!r} cannot be {type(value).__name__}")
-        if type(value) is int and value < 0:
-            raise ProtocolError(f"{kind}: field {name!r} cannot be negative")
+                raise ProtocolError(f"{kind} has no field {shown(name)}")
+        found = type(value)
+        if found not in kinds:  # exact, so that true is no number
+            raise ProtocolError(f"{kind}: field {name!r} cannot be {found.__name__}")
+        if found is int or found is float:
+            if value < 0:
+                raise ProtocolError(f"{kind}: field {name!r} cannot be negative")
+        elif name in _PARTS:
+            _check_parts(value, name, kind)
     if left:
         missing = next(name for name in required if name not in fields)
         raise ProtocolError(f"{kind} lacks its field {missing!r}")
+
+
+def _check_parts(value: list[Any] | dict[str, Any], name: str, kind: object) -> None:
+    kinds = _PARTS[name]
+    for part in value.values() if isinstance(value, dict) else value:
+        if type(part) not in kinds:
+            raise ProtocolError(f"{kind}: field {name!r} cannot hold {type(part).__name__}")

@@ -7,8 +7,12 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
 from dq.errors import InvalidSetting, SettingsMismatch
+from dq.model.shown import shown
 
-DURABILITIES = ("sync",)
+DURABILITIES = ("sync", "interval", "os", "memory")
+MEMORY = "memory"
+"""The name of the backend whose streams live in memory, and of its durability: one does not go without the other."""
+_AS_THE_BACKEND = "as the backend has it"
 RETENTIONS = ("settled", "forever")
 STARTS = ("oldest", "newest")
 
@@ -17,12 +21,12 @@ def _check_number(name: str, value: object, low: float, high: float, *, whole: b
     kinds = (int,) if whole else (int, float)
     if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value) or not low <= value <= high:
         kind = "a whole number" if whole else "a number"
-        raise InvalidSetting(f"{name} must be {kind} from {low:g} to {high:g}, not {value!r}")
+        raise InvalidSetting(f"{name} must be {kind} from {low:g} to {high:g}, not {shown(value)}")
 
 
 def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise InvalidSetting(f"{name} must be one of {', '.join(map(repr, choices))}, not {value!r}")
+        raise InvalidSetting(f"{name} must be one of {', '.join(map(repr, choices))}, not {shown(value)}")
 
 
 class _Settings:
@@ -36,7 +40,7 @@ class _Settings:
         known = {field.name for field in fields(cls)}  # type: ignore[arg-type]
         unknown = sorted(set(values) - known)
         if unknown:
-            raise InvalidSetting(f"unknown setting {unknown[0]!r}; known are {', '.join(sorted(known))}")
+            raise InvalidSetting(f"unknown setting {unknown[0]!r:.200}; known are {', '.join(sorted(known))}")
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
@@ -61,17 +65,22 @@ class StreamSettings(_Settings):
 
     Attributes:
         buckets: shards, fixed for ever; default 1.
-        durability: when a receipt is given; "sync" (default) is after `fdatasync`.
+        durability: when a receipt is given. "sync" (default): the batch is on disk. "interval": it is written, and flushed
+            within `sync_seconds`. "os": it is written, and the system flushes it when it likes, 30 s later as a rule. With
+            these two it survives the death of every dq process, not that of the machine. "memory": it is kept by the
+            `memory` backend, until the broker stops.
+        sync_seconds: how often a stream with durability "interval" is flushed; default 1.
         retention: "settled" (default) drops a segment once every sink has settled it and `keep_seconds` have passed or
             the stream is over `keep_bytes`; "forever" drops nothing.
         keep_seconds: default one day.
         keep_bytes: default 1 GiB.
         segment_bytes: size at which a segment is closed; default 64 MiB.
-        backend: name of the storage backend; default "json".
+        backend: name of the storage backend; default "json". With "memory" the durability is "memory" too.
     """
 
     buckets: int = 1
-    durability: str = "sync"
+    durability: str = _AS_THE_BACKEND
+    sync_seconds: float = 1.0
     retention: str = "settled"
     keep_seconds: float = 86_400.0
     keep_bytes: int = 1 << 30
@@ -80,13 +89,22 @@ class StreamSettings(_Settings):
 
     def __post_init__(self) -> None:
         _check_number("buckets", self.buckets, 1, 1024, whole=True)
+        in_memory = self.backend == MEMORY
+        if self.durability == _AS_THE_BACKEND:
+            object.__setattr__(self, "durability", MEMORY if in_memory else "sync")
         _check_choice("durability", self.durability, DURABILITIES)
+        if in_memory != (self.durability == MEMORY):
+            raise InvalidSetting(
+                f"backend={shown(self.backend)} cannot have durability={self.durability!r}: "
+                + ("what is in memory ends with the broker; leave durability out" if in_memory else "that is backend='memory'")
+            )
+        _check_number("sync_seconds", self.sync_seconds, 0.01, 3600, whole=False)
         _check_choice("retention", self.retention, RETENTIONS)
         _check_number("keep_seconds", self.keep_seconds, 0, 10**10, whole=False)
         _check_number("keep_bytes", self.keep_bytes, 0, 1 << 62, whole=True)
         _check_number("segment_bytes", self.segment_bytes, 4096, 1 << 40, whole=True)
         if not isinstance(self.backend, str) or not self.backend:
-            raise InvalidSetting(f"backend must be the name of a storage backend, not {self.backend!r}")
+            raise InvalidSetting(f"backend must be the name of a storage backend, not {shown(self.backend)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

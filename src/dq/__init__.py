@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         UnknownStream,
         UsageError,
     )
+    from dq.mend.verify import Verification, verify
     from dq.model.event import Event, EventOwner, EventType
     from dq.model.outcome import Outcome
     from dq.model.receipt import Receipt, Receipts
@@ -93,6 +94,10 @@ _HOMES = {
         "UnknownStream",
         "UsageError",
     ),
+    "dq.mend.verify": (
+        "Verification",
+        "verify",
+    ),
     "dq.model.event": (
         "Event",
         "EventOwner",
@@ -118,7 +123,7 @@ __all__ = [
     "InvalidName", "InvalidPayload", "InvalidSetting", "LogError", "NewerFormat", "Outcome", "OutcomeUnknown",
     "ProtocolError", "PublishError", "PublishTimeout", "Publisher", "QueueFull", "Receipt", "Receipts", "Record",
     "RecordTooLarge", "RecordsTrimmed", "SequenceError", "SettingsMismatch", "SinkSettings", "StreamReadOnly",
-    "StreamSettings", "SyncFailed", "Task", "TaskIn", "UnknownStream", "UsageError", "connect",
+    "StreamSettings", "SyncFailed", "Task", "TaskIn", "UnknownStream", "UsageError", "Verification", "connect", "verify",
 ]  # fmt: skip
 __version__ = "0.1.0"
 

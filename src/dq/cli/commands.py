@@ -6,12 +6,13 @@ import os
 import sys
 from collections.abc import Callable
 
-from dq.cli import demo, serve
+from dq.broker.life import exit_code_of
+from dq.cli import demo, repair, serve, verify
 from dq.cli.exits import Exit
-from dq.errors import BrokerRunning, Damaged, DqError, InUse, InvalidSetting, NewerFormat
+from dq.errors import BrokerRunning, DqError, InUse, InvalidSetting, LogError
 
 Command = Callable[[list[str]], int]
-COMMANDS: dict[str, Command] = {"demo": demo.run, "serve": serve.run}
+COMMANDS: dict[str, Command] = {"demo": demo.run, "repair": repair.run, "serve": serve.run, "verify": verify.run}
 
 
 def run(arguments: list[str]) -> int:
@@ -41,8 +42,8 @@ def run(arguments: list[str]) -> int:
 def _code_of(error: DqError) -> Exit:
     if isinstance(error, (BrokerRunning, InUse)):
         return Exit.IN_USE
-    if isinstance(error, (Damaged, NewerFormat)):
-        return Exit.DAMAGED
+    if isinstance(error, LogError):
+        return Exit(exit_code_of(error))
     return Exit.USAGE if isinstance(error, InvalidSetting) else Exit.FAILED
 
 

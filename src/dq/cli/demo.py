@@ -14,6 +14,8 @@ _PROCESSES_MAX = 64
 _EPILOG = """\
 other commands:
   serve [DIR]           run a broker in the foreground
+  verify [DIR]          check every log of a data directory, and change nothing
+  repair LOG            mend a damaged log, or save what can be read of it
 
 It exits with 0 only if the totals agree and nothing is lost; with 1 if not, 2 for
 wrong arguments, 75 if the directory is in use, 130 after Ctrl-C.

@@ -13,6 +13,8 @@ class Exit(IntEnum):
     FAILED = 1
     USAGE = 2
     DAMAGED = 65
+    IO = 74
     IN_USE = 75
+    NOT_PERMITTED = 77
     INTERRUPTED = 128 + signal.SIGINT
     BROKEN_PIPE = 128 + signal.SIGPIPE

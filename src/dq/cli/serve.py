@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 
+from dq.broker.life import open_missing_streams
 from dq.broker.manager import Manager
 from dq.cli.arguments import Parser
 from dq.cli.exits import Exit
@@ -20,6 +21,7 @@ def run(arguments: list[str]) -> int:
     )
     given = parser.parse_args(arguments)
     root = root_of(given.directory)
+    open_missing_streams()
     logging.basicConfig(level=logging.INFO, format="dq %(process)d %(levelname)s %(message)s")
     manager = Manager(root, logging.INFO)
     manager.on_ready = lambda: _say_ready(manager)
@@ -32,4 +34,8 @@ def run(arguments: list[str]) -> int:
 
 
 def _say_ready(manager: Manager) -> None:
-    print(f"dq serves {manager.root} (pid {os.getpid()}); Ctrl-C stops it", flush=True)
+    try:
+        print(f"dq serves {manager.root} (pid {os.getpid()}); Ctrl-C stops it", flush=True)
+    except OSError:
+        # Nobody reads it, or the disk it goes to is full. That is no reason not to serve, nor to fail once more at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

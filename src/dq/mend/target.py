@@ -1,0 +1,71 @@
+"""Which log a path means, and the right to change it: a log is mended only while no broker serves it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from dq.errors import BrokerRunning, InvalidSetting
+from dq.log.layout import Layout, segments_among
+from dq.log.locks import hold
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A log, or one of its segments.
+
+    Attributes:
+        root: its data directory.
+        kind: "stream" or "sink".
+        name: of the stream or sink.
+        bucket: of the stream; None where the path means the whole stream, and for a sink.
+        segment: first offset of the segment that the path means; None where it means a directory.
+    """
+
+    root: Path
+    kind: str
+    name: str
+    bucket: int | None
+    segment: int | None
+
+    @property
+    def log(self) -> str:
+        """As `verify` names it."""
+        return f"{self.kind}s/{self.name}" + (f"/{self.bucket}" if self.bucket is not None else "")
+
+    @property
+    def directory(self) -> Path:
+        """Where the segments are; of a whole stream its own directory."""
+        return self.root / self.log
+
+
+def target_of(path: Path | str) -> Target:
+    """What a path means: a segment file, or the directory of a bucket, a stream or a sink.
+
+    Raises:
+        InvalidSetting: it is none of these.
+    """
+    path = Path(path).absolute()
+    segments = segments_among([path.name])
+    segment, place = (segments[0], path.parent) if segments else (None, path)
+    for kind, depth in (("sink", 1), ("stream", 1), ("stream", 2)):
+        if len(place.parts) > depth + 1 and place.parts[-1 - depth] == f"{kind}s" and place.is_dir():
+            name, rest = place.parts[-depth], place.parts[len(place.parts) - depth + 1 :]
+            if all(part.isdecimal() for part in rest) and (segment is None or rest or kind == "sink"):
+                return Target(place.parents[depth], kind, name, int(rest[0]) if rest else None, segment)
+    raise InvalidSetting(
+        f"{path} is no log: name a segment (…/streams/STREAM/BUCKET/….jsonl, …/sinks/SINK/….jsonl) or the directory that has it"
+    )
+
+
+@contextlib.contextmanager
+def unserved(root: Path) -> Iterator[None]:
+    """Holds what the brokers of a data directory would hold. Raises BrokerRunning."""
+    layout = Layout(root)
+    with contextlib.ExitStack() as locks:
+        for lock in (layout.streams_lock, layout.sinks_lock):
+            if lock.parent.is_dir():
+                locks.enter_context(hold(lock, 0.0, f"the directory {lock.parent}", error=BrokerRunning))
+        yield

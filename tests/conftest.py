@@ -22,7 +22,15 @@ hypothesis.settings.load_profile("dq")
 def pytest_addoption(parser) -> None:
     group = parser.getgroup("dq")
     group.addoption("--crash-cycles", type=int, default=50, help="kills of the crash test (default 50)")
+    group.addoption("--connections", type=int, default=10_000, help="publishers of the crowd (default 10,000)")
     group.addoption("--crash-seed", type=int, default=None, help="seed of the crash test (default: a new one, printed)")
+    group.addoption("--mutants", action="store_true", help="tests/mutants: run the tests on broken copies of dq")
+    group.addoption("--every-fault", action="store_true", help="tests/faults: a fault at every place, not at a sample")
+    group.addoption("--damages", type=int, default=5_000, help="damages done to a log at random (default 5000)")
+    group.addoption("--damage-seed", type=int, default=None, help="seed of the damages (default: a new one, printed)")
+    group.addoption("--kill-rounds", type=int, default=3, help="rounds of killed crowds and of killed managers (default 3)")
+    group.addoption("--race-rounds", type=int, default=1, help="rounds of 20 managers that race for a directory (default 1)")
+    group.addoption("--stop-seconds", type=float, default=1.0, help="how long each process is stopped under load (default 1)")
 
 
 @pytest.fixture(scope="module")

@@ -18,17 +18,19 @@ SOURCE = ROOT / "src" / "dq"
 FILES = sorted(SOURCE.rglob("*.py"))
 
 _LOW = {"errors", "config", "model"}
-_CLIENT = _LOW | {"clock", "core", "log", "transport", "client"}
+_CLIENT = _LOW | {"clock", "private", "core", "log", "mend", "transport", "client"}
 _ALL = _CLIENT | {"broker", "app", "embedded", "aio", "testing", "cli", "demo", "main", ""}
 # Design section 8: what each part may import, besides itself.
 MAY_IMPORT = {
     "errors": set(),
     "clock": set(),
     "config": {"errors"},
+    "private": {"errors"},
     "model": {"errors"},
     "core": _LOW,
-    "log": _LOW,
-    "transport": _LOW,
+    "log": _LOW | {"private"},
+    "transport": _LOW | {"private"},
+    "mend": _LOW | {"clock", "core", "log"},
     "broker": _LOW | {"clock", "core", "log", "transport"},
     "client": _LOW | {"clock", "core", "log", "transport"},
     "app": _CLIENT,

@@ -207,6 +207,7 @@ class Theatre:
 
 
 def test_nothing_is_lost_however_processes_are_killed(tmp_path, request, capsys):
+    """T1: each of the five kinds of processes, in any order, under load."""
     cycles = request.config.getoption("--crash-cycles")
     seed = request.config.getoption("--crash-seed")
     seed = random.SystemRandom().randrange(10**6) if seed is None else seed

@@ -38,7 +38,7 @@ while True:
 
 
 def test_the_work_of_a_killed_consumer_is_in_anothers_hand_within_50_ms(broker, name, capsys):
-    """p99 < 50 ms over 100 kills, from the signal to the record in the other's hand."""
+    """T12 and crash W1: p99 < 50 ms over 100 kills, from the signal to the record in the other's hand."""
     kills = 100
     waits: list[float] = []
     victim = 0
@@ -94,7 +94,7 @@ def _take_one(consumer, got) -> None:
 
 
 def test_a_record_that_kills_its_consumers_is_given_up_and_the_innocent_burn_no_attempt(broker, name):
-    """A poison record: its consumer dies with `os._exit` each time. One dead letter; all others come as for the first time."""
+    """crash W2: a poison record kills its consumer each time. One dead letter; all others come as for the first time."""
     code = """
 from dq import Consumer
 with Consumer(sys.argv[1], sys.argv[2], sink="s", idle_timeout=1.5, max_attempts=2, prefetch=20) as consumer:
@@ -136,7 +136,7 @@ say("done")
 
 
 def test_a_task_in_hand_stays_with_its_consumer_when_the_consumer_broker_is_killed(dq_broker):
-    """Its ack counts, and nothing is delivered again."""
+    """crash C2: its ack counts, and nothing is delivered again."""
     with Publisher(dq_broker, "emails") as publisher, Consumer(dq_broker, "emails", sink="mailers") as consumer:
         publisher.publish_many(range(3))
         tasks = iter(consumer)
@@ -191,6 +191,7 @@ def test_a_broker_that_dies_again_and_again_comes_back_each_time(dq_broker):
 
 
 def test_both_brokers_leave_within_2_s_of_a_killed_manager_and_a_new_one_serves(tmp_path):
+    """crash M3."""
     broker = BrokerManager(tmp_path / "q")
     both = pids(broker)
     receipt = broker.publish("emails", 1)
@@ -207,7 +208,7 @@ def test_both_brokers_leave_within_2_s_of_a_killed_manager_and_a_new_one_serves(
 
 
 def test_a_new_manager_starts_while_the_old_ones_brokers_still_die(tmp_path):
-    """Five times in a row, without waiting for anything."""
+    """crash M4: five times in a row, without waiting for anything."""
     broker = BrokerManager(tmp_path / "q")
     try:
         for round_number in range(5):
@@ -221,7 +222,7 @@ def test_a_new_manager_starts_while_the_old_ones_brokers_still_die(tmp_path):
 
 
 def test_a_new_manager_waits_for_an_old_writer_that_hangs_and_then_names_its_pid(tmp_path):
-    """M4: the old publisher broker is stopped and holds its lock; nobody may write beside it."""
+    """crash M4: the old publisher broker is stopped and holds its lock; nobody may write beside it."""
     broker = BrokerManager(tmp_path / "q")
     old = pids(broker)[0]
     try:
@@ -350,7 +351,7 @@ def test_ctrl_c_at_a_script_stops_all_of_its_processes_in_order(tmp_path):
 
 
 def test_a_script_needs_no_main_guard(tmp_path):
-    """61: a script without `if __name__ == "__main__"` neither fails nor starts itself again and again."""
+    """bad input 61: a script without `if __name__ == "__main__"` neither fails nor starts itself again and again."""
     script = tmp_path / "script.py"
     script.write_text(
         "import sys\n"
@@ -481,7 +482,7 @@ def test_a_broker_that_was_started_by_connect_leaves_after_its_last_client(tmp_p
 
 
 def test_a_data_directory_with_a_long_path_works(tmp_path):
-    """56: the path of a socket ends at 107 bytes, the path of a directory does not."""
+    """bad input 56: the path of a socket ends at 107 bytes, the path of a directory does not."""
     root = tmp_path / ("d" * 100) / ("e" * 100)
     root.parent.mkdir()
     with BrokerManager(root) as broker, dq.connect(root) as other:
@@ -490,7 +491,7 @@ def test_a_data_directory_with_a_long_path_works(tmp_path):
 
 
 def test_only_the_owner_can_enter(dq_broker):
-    """53: directories 0700, files and the socket 0600, whatever the umask."""
+    """bad input 53: directories 0700, files and the socket 0600, whatever the umask."""
     dq_broker.publish("emails", 1)
     for place in [dq_broker.root, *dq_broker.root.rglob("*")]:
         mode = place.lstat().st_mode & 0o777

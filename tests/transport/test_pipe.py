@@ -8,6 +8,7 @@ import socket
 import pytest
 
 from dq.config import LIMITS
+from dq.errors import ProtocolError
 from dq.model.event import Event, EventOwner, EventType, decode
 from dq.transport.frames import LENGTH, Inbox
 from dq.transport.pipe import Broken, Ended, Pipe
@@ -113,10 +114,10 @@ def test_a_pipe_whose_peer_closes_within_a_frame_is_broken(pair, cut):
         list(pipe.receive())
 
 
-def test_a_pipe_whose_peer_lies_about_a_length_is_broken(pair):
+def test_a_peer_that_lies_about_a_length_has_broken_the_protocol(pair):
     pipe, peer = pair
     peer.send(LENGTH.pack(2**32 - 1))
-    with pytest.raises(Broken, match=str(2**32 - 1)):
+    with pytest.raises(ProtocolError, match=str(2**32 - 1)):
         list(pipe.receive())
 
 

@@ -7,22 +7,22 @@ from __future__ import annotations
 
 import logging
 import socket
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from concurrent.futures import Future
+from typing import TYPE_CHECKING
 
 from dq.broker.desk import Desk, Neighbour, Served
 from dq.broker.life import Life, Setup, prepare
-from dq.broker.sink_run import Push, SinkRun, load_settings, make_sink
+from dq.broker.sink_run import Push, SinkRun
+from dq.broker.sinks import Sinks
 from dq.broker.words import acked, extended, given_back
 from dq.config import LIMITS
-from dq.errors import DiskFull, DqError, LogError, ProtocolError
+from dq.errors import Damaged, DiskFull, DqError, LogError, ProtocolError
 from dq.log.backend import End
-from dq.log.catalog import make_directory, read_stream
+from dq.log.catalog import make_directory
 from dq.log.layout import Layout
-from dq.log.locks import HeldLock, hold
+from dq.log.locks import HeldLock
 from dq.model.event import Event, EventOwner, EventType
 from dq.model.names import DEAD_LETTER_SUFFIX, check_client_id
-from dq.model.settings import SinkSettings
 from dq.transport.pipe import Pipe
 
 if TYPE_CHECKING:
@@ -53,58 +53,38 @@ class ConsumerBroker:
     def __init__(self, life: Life) -> None:
         self._life = life
         self._lock: HeldLock | None = None
-        self._sinks: dict[str, SinkRun] = {}
-        self._over: dict[str, set[SinkRun]] = {}
+        self._sinks = Sinks(life)
         self._told: dict[Shard, int] = {}
         self._desk: Desk[ConsumerClient] = Desk(life, _OWNER, self._on_consumer, self._died)
         self._neighbour = Neighbour(life, self._on_hint)
-        self._touched: set[SinkRun] = set()
-        self._syncer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="dq-sync")
+        self._touched: dict[SinkRun, None] = {}  # no set: what is served first is the same in each run
+        self._syncer = life.threads(1)
         self._syncing: Future[None] | None = None
         self._sync_at = 0.0
-        self._resend_at: float | None = None
-        self._subscribed = False
+        self._resend_at: float | None = None  # dead letters under way are sent again then
+        self._resending: dict[SinkRun, None] = {}
+        self._subscribed = self._heard = False
         self._unconfirmed: dict[ConsumerClient, None] = {}
         self._confirm_at = 0.0
 
     # --- life ------------------------------------------------------------------------------------------------------
 
     def start(self) -> dict[str, object]:
-        root, files, layout = self._life.root, self._life.files, Layout(self._life.root)
-        make_directory(files, layout.sinks)
-        self._lock = hold(layout.sinks_lock, LIMITS.lock_wait_seconds, f"the directory {layout.sinks}")
-        for name in sorted(files.list_directory(layout.sinks)):
-            settings = load_settings(root, name)
-            if settings is None:
-                continue  # a kill between the directory and the settings: no consumer was ever told of it
-            run = SinkRun(root, files, self._life.clock, name, settings)
-            self._sinks[name] = run
-            for stream in run.streams:
-                self._over.setdefault(stream, set()).add(run)
-                self._open_again(run, stream)
-            self._touched.add(run)
-        return {"sinks": len(self._sinks)}
-
-    def _open_again(self, run: SinkRun, stream: str) -> None:
-        """Tells a sink found at start which stream this is now; how far it is committed comes with the first hint."""
-        try:
-            found = read_stream(self._life.files, self._life.root, stream)
-        except DqError as error:
-            log.error("sink %s waits: stream %s cannot be read: %s", run.name, stream, error)
-            return
-        settings = found.settings.to_dict()
-        for bucket in range(found.settings.buckets):
-            run.core.add_shard((stream, bucket), 0, found.uuid, found.epoch)
-        run.remember_backend(stream, settings["backend"])
+        layout = Layout(self._life.root)
+        make_directory(self._life.files, layout.sinks)
+        self._lock = self._life.lock(layout.sinks_lock, f"the directory {layout.sinks}")
+        self._sinks.open()
+        self._touched = dict.fromkeys(self._sinks)
+        return {"sinks": len(self._sinks.runs), "closed": {name: str(error) for name, error in self._sinks.closed.items()}}
 
     def wait_seconds(self) -> float | None:
         if self._touched:
             return 0.0
         now = self._life.clock.monotonic()
-        deadlines = [at for at in (run.core.next_deadline() for run in self._sinks.values()) if at is not None]
+        deadlines = [at for at in (run.core.next_deadline() for run in self._sinks) if at is not None]
         if self._unconfirmed:
             deadlines.append(self._confirm_at)
-        if any(run.unsynced for run in self._sinks.values()):
+        if any(run.unsynced for run in self._sinks):
             deadlines.append(self._sync_at)
         if self._resend_at is not None:
             deadlines.append(self._resend_at)
@@ -114,7 +94,7 @@ class ConsumerBroker:
         self._syncer.shutdown()
         for client in list(self._desk.clients.values()):
             self._desk.forget(client)
-        for run in self._sinks.values():
+        for run in self._sinks:
             try:
                 run.close()
             except DqError as error:
@@ -128,10 +108,11 @@ class ConsumerBroker:
         if event.type is EventType.STATUS:
             self._life.tell(Event(EventType.ACK, _OWNER, {"request": event["request"], "status": self._status()}))
         elif event.type is EventType.ACK and "publisher" in event.fields:
-            run = self._sinks.get(str(event["publisher"]).removeprefix("sink:"))
+            run = self._sinks.runs.get(str(event["publisher"]).removeprefix("sink:"))
             if run is not None:
                 run.core.dead_letter_stored(str(event["stream"]).removesuffix(DEAD_LETTER_SUFFIX), event["sequence"])
-                self._touched.add(run)
+                self._touched[run] = None
+                self._subscribe()
         elif event.type is EventType.NACK and "publisher" in event.fields:
             log.warning("a dead letter waits: %s", event["message"])
             self._resend_at = self._life.clock.monotonic() + _RETRY_SECONDS
@@ -140,7 +121,8 @@ class ConsumerBroker:
 
     def _status(self) -> dict[str, object]:
         return {
-            "sinks": {name: run.status() for name, run in self._sinks.items()},
+            "sinks": {run.name: run.status() for run in self._sinks},
+            "closed": {name: str(error) for name, error in self._sinks.closed.items()},
             "consumers": {c.id: {"pid": c.pid, "sink": c.run.name} for c in self._desk.clients.values()},
         }
 
@@ -152,41 +134,33 @@ class ConsumerBroker:
         try:
             desk.check_room()
             check_client_id(consumer)
-            run = self._sink(event["sink"], event.get("settings", {}))
+            run = self._sinks.get(event["sink"], event.get("settings", {}))
             for opened in event.get("opened", []):
-                run.open_stream(opened)
-                self._over.setdefault(opened["stream"], set()).add(run)
+                self._sinks.put_over(run, opened)
+            run.check_readable()
             kept = self._join(run, event)
-            run.write_notes()
         except DqError as error:
             desk.refuse(pipe, consumer, error)
             return
         client = ConsumerClient(pipe, consumer, event["pid"], run)
         desk.admit(client)
         desk.answer(client, Event(EventType.ACK, _OWNER, {"leases": kept, "settings": run.settings.to_dict()}))
-        self._touched.add(run)
         self._subscribe()
 
-    def _sink(self, name: str, wish: dict[str, Any]) -> SinkRun:
-        run = self._sinks.get(name)
-        if run is not None:
-            run.settings.check_wish("sink", name, wish)
-            return run
-        settings = SinkSettings.from_dict(wish)
-        make_sink(self._life.root, self._life.files, name, settings)
-        run = self._sinks[name] = SinkRun(self._life.root, self._life.files, self._life.clock, name, settings)
-        return run
-
     def _join(self, run: SinkRun, event: Event) -> list[int]:
-        consumer, now = event["id"], self._life.clock.monotonic()
-        if event.get("again"):
-            old = self._desk.clients.get(consumer)
-            if old is not None:  # its old pipe has not ended yet
-                self._desk.forget(old)
-                old.run.core.leave(old.id, now)
-            return run.core.resume(consumer, event.get("leases", []), now)
-        run.core.join(consumer, now)
-        return []
+        consumer, now, again = event["id"], self._life.clock.monotonic(), event.get("again", False)
+        old = self._desk.clients.get(consumer)
+        if again and old is not None:  # its old pipe has not ended yet
+            self._desk.supersede(old)
+            old.run.core.leave(old.id, now)
+        kept = run.core.resume(consumer, event.get("leases", []) if again else (), now)
+        self._touched[run] = None
+        try:
+            run.write_notes()
+        except DqError:
+            run.core.leave(consumer, now)  # else its id would be taken when it comes again
+            raise
+        return kept
 
     def _died(self, client: ConsumerClient) -> None:
         client.run.core.died(client.id, self._life.clock.monotonic())
@@ -194,14 +168,14 @@ class ConsumerBroker:
 
     def _left(self, client: ConsumerClient) -> None:
         self._unconfirmed.pop(client, None)
-        self._touched.add(client.run)
+        self._touched[client.run] = None
         self._subscribe()
 
     def _on_consumer(self, client: ConsumerClient, event: Event) -> None:
         if event.owner is not EventOwner.CONSUMER:
             raise ProtocolError(f"a consumer does not speak as {event.owner}")
         core, now = client.run.core, self._life.clock.monotonic()
-        self._touched.add(client.run)
+        self._touched[client.run] = None
         if event.type is EventType.ACK:
             acked(client.run, client.id, event, now)
             self._confirm_later(client, event)
@@ -236,25 +210,27 @@ class ConsumerBroker:
             self._desk.answer(client, Event(EventType.ACK, _OWNER, {"number": client.noted}))
         else:
             if not self._unconfirmed:
-                self._confirm_at = self._life.clock.monotonic() + LIMITS.confirm_seconds
+                self._confirm_at = self._life.clock.monotonic() + self._life.limits.confirm_seconds
             self._unconfirmed[client] = None
 
     # --- a turn ----------------------------------------------------------------------------------------------------
 
     def turn(self) -> None:
         now = self._life.clock.monotonic()
-        for run in self._sinks.values():
+        for run in self._sinks:
             deadline = run.core.next_deadline()
             if deadline is not None and deadline <= now:
                 run.core.expire(now)
-                self._touched.add(run)
+                self._touched[run] = None
         if self._resend_at is not None and self._resend_at <= now:
             self._resend_at = None
             self._resend_dead_letters()
-        touched, self._touched = self._touched, set()
+        touched, self._touched = self._touched, {}
         pushes: list[Push] = []
         for run in touched:
             pushes += self._serve(run, now)
+            if run.damaged:
+                self._turn_away(run, now)
         for consumer, parts in pushes:
             client = self._desk.clients.get(consumer)
             if client is not None:
@@ -266,6 +242,16 @@ class ConsumerBroker:
         self._desk.flush()
         self._sync_when_due(now)
 
+    def _turn_away(self, run: SinkRun, now: float) -> None:
+        """Nothing of a sink can be read any more: its consumers come again, and are told why they are not let in."""
+        try:
+            run.check_readable()
+        except Damaged:
+            for client in [client for client in self._desk.clients.values() if client.run is run]:
+                run.core.leave(client.id, now)
+                self._desk.forget(client)
+                self._left(client)
+
     def _confirm(self, client: ConsumerClient) -> None:
         if client in self._unconfirmed:
             del self._unconfirmed[client]
@@ -275,14 +261,16 @@ class ConsumerBroker:
         """Dispatches one sink and writes its notes; what it returns may be sent then."""
         pushes, more = run.dispatch(now)
         if more:
-            self._touched.add(run)
-        intents = run.core.take_new_intents()
+            self._touched[run] = None
+        letters = run.letters_again() if run in self._resending else run.letters_due()
+        self._resending.pop(run, None)
         try:
             run.write_notes()
-            if intents:
+            if letters:
                 run.sync()  # an intent is on disk before its dead letter is: else it could be written twice
-                for event in run.dead_letter_writes(intents):
+                for event in run.dead_letter_writes(letters):
                     self._life.tell(event)
+                self._resend_at = now + _RETRY_SECONDS  # they may be lost on their way, to a broker that is just starting
         except (LogError, DiskFull) as error:
             # Nothing was confirmed of what could not be noted: consumers send it again to the next consumer broker.
             self._desk.drop_answers()
@@ -292,28 +280,21 @@ class ConsumerBroker:
         return pushes
 
     def _resend_dead_letters(self) -> None:
-        for run in self._sinks.values():
-            for event in run.dead_letter_writes(run.core.dead_letters()):
-                self._life.tell(event)
+        """Those under way may be lost; one that comes a second time is known by its number."""
+        for run in self._sinks:
+            if run.core.dead_letters():
+                self._resending[run] = self._touched[run] = None
 
     def _sync_when_due(self, now: float) -> None:
         """Every second, in a thread, so that no turn waits for the disk."""
         if now < self._sync_at or (self._syncing is not None and not self._syncing.done()):
             return
-        runs = [run for run in self._sinks.values() if run.unsynced]
+        runs = [run for run in self._sinks if run.unsynced]
         if runs:
-            self._sync_at = now + LIMITS.sink_sync_seconds
-            floors = self._low_water()
+            self._sync_at = now + self._life.limits.sink_sync_seconds
+            floors = self._sinks.low_water()
             self._syncing = self._syncer.submit(_sync_all, runs)
             self._syncing.add_done_callback(lambda done: self._life.poller.call(lambda: self._synced(done, floors)))
-
-    def _low_water(self) -> dict[Shard, int]:
-        """Per bucket, what every sink over it has settled."""
-        floors: dict[Shard, int] = {}
-        for run in self._sinks.values():
-            for shard, floor in run.core.floors().items():
-                floors[shard] = min(floor, floors.get(shard, floor))
-        return floors
 
     def _synced(self, done: Future[None], floors: dict[Shard, int]) -> None:
         """What was settled before the sync is settled for good, and the segments below may go."""
@@ -325,6 +306,9 @@ class ConsumerBroker:
             if self._told.get((stream, bucket), 0) < floor:
                 self._told[stream, bucket] = floor
                 self._life.tell(Event(EventType.TRIM, _OWNER, {"stream": stream, "bucket": bucket, "offset": floor}))
+        if self._sinks.low_water() != floors:  # what was settled while the sync waited for its thread is told after the next
+            for run in self._sinks:
+                run.unsynced = True
 
     # --- the hint from the other broker ----------------------------------------------------------------------------
 
@@ -332,22 +316,24 @@ class ConsumerBroker:
         self._neighbour.attach(sock)
         self._subscribed = False
         self._subscribe()
-        self._told.clear()
-        for run in self._sinks.values():
-            run.unsynced = True
-        self._resend_dead_letters()  # those under way to a broker that died may be lost; a second one is known by its number
+        self._heard = False
+        self._resend_dead_letters()
 
     def _subscribe(self) -> None:
-        """Asks to be told of commits as long as there are consumers. Without, a commit wakes one process less."""
-        wanted = bool(self._desk.clients)
+        """Asks to be told of commits as long as there are consumers, or dead letters whose records are still to be read.
+        Without, a commit wakes one process less."""
+        wanted = bool(self._desk.clients) or any(run.core.dead_letters() for run in self._sinks)
         if wanted != self._subscribed and self._neighbour.send(Event(EventType.READ, _OWNER, {"credit": int(wanted)})):
             self._subscribed = wanted
 
     def _on_hint(self, event: Event) -> None:
-        for stream, bucket, offset, segment, position in event["ends"]:
-            for run in self._over.get(stream, ()):
-                run.committed((stream, bucket), End(offset, segment, position))
-                self._touched.add(run)
+        if not self._heard:  # a broker that is new knows no floors, and what was told it while it started is lost
+            self._heard = True
+            self._told.clear()
+            for run in self._sinks:
+                run.unsynced = True
+        for stream, bucket, offset, segment, position, epoch in event["ends"]:
+            self._touched |= self._sinks.committed((stream, bucket), End(offset, segment, position), epoch)
 
 
 def _sync_all(runs: list[SinkRun]) -> None:

@@ -9,12 +9,14 @@ from typing import Generic, TypeVar
 
 from dq.broker.life import Life
 from dq.config import LIMITS
-from dq.errors import DqError, ProtocolError
+from dq.errors import BrokerError, DqError, ProtocolError
 from dq.model.event import Event, EventOwner, EventType, decode
 from dq.transport.frames import Buffer
 from dq.transport.pipe import Broken, Ended, Pipe, PipeError
 
 log = logging.getLogger("dq")
+# Some errors show what a client said, which may be as long as a frame.
+_MESSAGE_CHARS_MAX = 2_000
 
 
 class Served:
@@ -32,7 +34,8 @@ Client = TypeVar("Client", bound=Served)
 
 def nack(owner: EventOwner, error: DqError, **fields: object) -> Event:
     """The NACK that tells of an error; the client raises it by its name."""
-    return Event(EventType.NACK, owner, {**fields, "error": type(error).__name__, "message": str(error)})
+    message = str(error)[:_MESSAGE_CHARS_MAX]
+    return Event(EventType.NACK, owner, {**fields, "error": type(error).__name__, "message": message})
 
 
 class Desk(Generic[Client]):
@@ -61,12 +64,16 @@ class Desk(Generic[Client]):
         return Pipe(sock, self._life.poller.scratch)
 
     def check_room(self) -> None:
-        """Raises ProtocolError when no more clients are served."""
+        """Raises BrokerError when no more clients are served."""
         if len(self.clients) >= LIMITS.clients_max:
-            raise ProtocolError(f"this broker serves {LIMITS.clients_max} clients already: close some first")
+            raise BrokerError(f"this broker serves {LIMITS.clients_max} clients already: close some first")
 
     def admit(self, client: Client) -> None:
-        """Serves a client from now on."""
+        """Serves a client from now on. An id is of one connection: who comes last has it."""
+        old = self.clients.get(client.id)
+        if old is not None:
+            self.supersede(old)
+            self._on_gone(old)
         self.clients[client.id] = client
         self._life.poller.add(client.pipe, lambda: self._read(client))
 
@@ -77,7 +84,8 @@ class Desk(Generic[Client]):
         except Broken:
             log.info("a client left before it could be refused")
         pipe.close()
-        self._life.tell(Event(EventType.CLOSE, self._owner, {"id": client_id}))
+        if client_id not in self.clients:  # else it is another's, who stays
+            self._life.tell(Event(EventType.CLOSE, self._owner, {"id": client_id}))
 
     def _read(self, client: Client) -> None:
         try:
@@ -105,8 +113,13 @@ class Desk(Generic[Client]):
     def forget(self, client: Client) -> None:
         """Closes a client's pipe and forgets it."""
         if self.clients.get(client.id) is client:
-            del self.clients[client.id]
             self._life.tell(Event(EventType.CLOSE, self._owner, {"id": client.id}))
+        self.supersede(client)
+
+    def supersede(self, client: Client) -> None:
+        """As `forget`, of a connection whose client has come anew: its id goes on, and the manager goes on knowing it."""
+        if self.clients.get(client.id) is client:
+            del self.clients[client.id]
         self._answering.pop(client, None)
         if not client.pipe.closed:
             self._life.poller.remove(client.pipe)

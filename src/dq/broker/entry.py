@@ -10,7 +10,7 @@ from pathlib import Path
 
 import orjson
 
-from dq.broker.life import exit_code_of
+from dq.broker.life import exit_code_of, open_missing_streams
 from dq.broker.manager import Manager
 from dq.errors import DqError
 
@@ -24,6 +24,7 @@ def main(options: str) -> None:
     Args:
         options: JSON with `root`, `log_level`, `linger` (seconds, or null) and `lifeline` (whether to leave with the starter).
     """
+    open_missing_streams()
     wish = orjson.loads(options)
     logging.basicConfig(level=wish["log_level"], format="dq %(process)d %(levelname)s %(message)s")
     answer = os.fdopen(os.dup(1), "wb")

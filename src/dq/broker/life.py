@@ -11,21 +11,26 @@ in each case it finishes the turn it is in, so that what was synced is also answ
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import multiprocessing
 import os
 import queue
+import resource
 import signal
 import socket
 import threading
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from dq.clock import Clock
-from dq.errors import Damaged, DqError, InUse, LogError, NewerFormat, ProtocolError
+from dq.config import LIMITS
+from dq.errors import BrokerRunning, Damaged, DqError, InUse, LogError, NewerFormat, ProtocolError
 from dq.log.files import Files
+from dq.log.locks import HeldLock, hold
 from dq.model.event import Event, EventOwner, EventType, decode
 from dq.transport.door import take_over
 from dq.transport.poller import Poller
@@ -34,6 +39,7 @@ if TYPE_CHECKING:
     from multiprocessing.queues import Queue
 
 log = logging.getLogger("dq")
+_OTHER_DESCRIPTORS = 512
 
 
 class ExitCode(IntEnum):
@@ -68,11 +74,11 @@ _STEPS: dict[State, frozenset[State]] = {
 
 def exit_code_of(error: BaseException) -> ExitCode:
     """The exit code by which an error at start or at work is told."""
-    if isinstance(error, InUse):
+    if isinstance(error, (InUse, BrokerRunning)):
         return ExitCode.IN_USE
     if isinstance(error, (Damaged, NewerFormat)):
         return ExitCode.DAMAGED
-    if isinstance(error, PermissionError):
+    if isinstance(error, PermissionError) or isinstance(error.__cause__, PermissionError):
         return ExitCode.NOT_PERMITTED
     if isinstance(error, (LogError, OSError)):
         return ExitCode.IO
@@ -112,13 +118,16 @@ class Setup:
 
     root: str
     log_level: int
+    fresh: bool = True
+    """False for a broker that is started in place of one that died."""
 
 
 class Life:
     """Runs a service in this process, between the manager's two queues and the pipe by which clients are handed over."""
 
     def __init__(self, setup: Setup, inbox: Queue[bytes], outbox: Queue[bytes], handover: socket.socket) -> None:
-        self.root = Path(setup.root)
+        self.root, self.fresh = Path(setup.root), setup.fresh
+        self.limits = LIMITS
         self.files = Files()
         self.clock = Clock()
         self.poller = Poller()
@@ -126,6 +135,14 @@ class Life:
         self.exit_code = ExitCode.DONE
         self._inbox, self._outbox, self._handover = inbox, outbox, handover
         self._service: Service | None = None
+
+    def lock(self, path: Path, what: str) -> HeldLock:
+        """Takes a lock file for this process; a dying predecessor is waited for. Raises InUse and LogError as `hold`."""
+        return hold(path, self.limits.lock_wait_seconds, what)
+
+    def threads(self, count: int) -> Executor:
+        """So many threads, for what would keep the loop waiting for the disk."""
+        return ThreadPoolExecutor(max_workers=count, thread_name_prefix="dq-sync")
 
     def tell(self, event: Event) -> None:
         """Puts an event on the queue to the manager; never blocks."""
@@ -165,7 +182,12 @@ class Life:
             log.exception("%s met an error of its own", service.owner)
             os._exit(ExitCode.SOFTWARE)
         self._step(State.STOPPING)
-        service.stop()
+        try:
+            service.stop()
+        except (DqError, OSError) as error:
+            # What was confirmed is on disk. The next start reads all of it, as after a kill.
+            log.error("%s could not finish: %s", service.owner, error)
+            self.exit_code = exit_code_of(error) if self.exit_code is ExitCode.DONE else self.exit_code
         self._step(State.STOPPED)
         self._outbox.cancel_join_thread()  # the manager may be gone, and nobody reads
         return self.exit_code
@@ -219,8 +241,32 @@ class Life:
             log.error("the manager handed over what is no event: %s", error)
 
 
+def open_missing_streams() -> None:
+    """Puts `/dev/null` where standard input, output or error was closed; to be called before anything else is opened.
+
+    Else a log or a socket would get one of their numbers, and what somebody prints would go into it.
+    """
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            os.set_inheritable(descriptor, True)
+
+
 def prepare(setup: Setup) -> None:
     """What every broker process does first: Ctrl-C is the manager's to decide, files are the owner's alone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.umask(0o077)
     logging.basicConfig(level=setup.log_level, format="dq %(process)d %(levelname)s %(message)s")
+
+
+def raise_descriptor_limit() -> None:
+    """Lets this process, and those it starts, have as many clients as one broker may, as far as the system lets it."""
+    wanted = LIMITS.clients_max + LIMITS.open_files_max + _OTHER_DESCRIPTORS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(ValueError, OSError):  # macOS has a limit below the one it tells of
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

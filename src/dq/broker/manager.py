@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -12,27 +13,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from dq.broker import consumer_broker, publisher_broker
 from dq.broker.clients import Control, Registered, Registry
 from dq.broker.desk import nack
-from dq.broker.life import ExitCode, Setup
+from dq.broker.directory import Directory
+from dq.broker.entrance import Entrance
+from dq.broker.figures import Figures
+from dq.broker.life import ExitCode, Setup, raise_descriptor_limit
 from dq.broker.supervised import Supervised
 from dq.config import LIMITS, MIB
-from dq.errors import BrokerRunning, Damaged, NewerFormat, ProtocolError
-from dq.log.catalog import make_directory
+from dq.errors import LogError, ProtocolError
+from dq.log import memory
 from dq.log.files import Files
-from dq.log.layout import Layout
-from dq.log.locks import HeldLock, hold
 from dq.model.event import Event, EventOwner, EventType, decode
-from dq.transport.door import SOCKET_NAME, open_door, peer_uid
 from dq.transport.pipe import Pipe, PipeError
 from dq.transport.poller import Poller
 
 log = logging.getLogger("dq")
 _OWNER = EventOwner.MANAGER
-FORMAT = 1
 
 
 class Manager:
@@ -57,18 +55,19 @@ class Manager:
             EventOwner.CONSUMER_BROKER, consumer_broker.main, setup, self._poller, self._on_event, self._on_death
         )
         self._brokers = (self.publisher_broker, self.consumer_broker)
-        self._lock: HeldLock | None = None
-        self._door: socket.socket | None = None
+        self._directory = Directory(root, self._files)
+        self._entrance = Entrance(root, self._poller, self._let_in)
         self._registry = Registry()
         self._strangers: dict[Pipe, float] = {}
         self._controls: dict[Pipe, Control] = {}
         self._requests: dict[int, tuple[Supervised, Event, Callable[[Event], None]]] = {}
-        self._reports: dict[Callable[[], None], float] = {}
+        self._figures = Figures(self._brokers, self._ask, self._own_figures)
         self._next_request = 0
         self._stopping = False
         self._stop_seconds = LIMITS.stop_seconds
         self._was_ready = False
         self._empty_since: float | None = None
+        self._watch_at = 0.0
         self.on_ready: Callable[[], None] = lambda: None
         self.exit_code = ExitCode.DONE
         self.failure: Event | None = None
@@ -80,31 +79,14 @@ class Manager:
 
         Raises:
             BrokerRunning: another manager has it; the message names its pid.
-            NewerFormat, Damaged: the directory is not ours to serve.
+            NewerFormat, Damaged, LogError: the directory is not ours to serve, or cannot be used.
         """
         _settle_environment()
-        make_directory(self._files, self.root)
-        self._lock = hold(Layout(self.root).manager_lock, 0.0, f"the data directory {self.root}", error=BrokerRunning)
-        self._check_identity()
+        self._directory.take()
         for broker in self._brokers:
             broker.start()
         self._join_brokers()
-        self._door = open_door(self.root)
-        self._poller.add(self._door, self._accept)
-
-    def _check_identity(self) -> None:
-        path = Layout(self.root).instance
-        try:
-            found = orjson.loads(path.read_bytes())
-            version = found["format"]
-        except FileNotFoundError:
-            content = orjson.dumps({"format": FORMAT, "instance": os.urandom(8).hex()}, option=orjson.OPT_APPEND_NEWLINE)
-            self._files.write_atomically(path, content)
-            return
-        except (ValueError, KeyError, TypeError) as error:
-            raise Damaged(f"{path} is not what dq wrote ({error}): if this is dq's directory, remove that one file") from error
-        if version > FORMAT:
-            raise NewerFormat(f"{self.root} was written by a newer version of dq (format {version}, this one knows {FORMAT})")
+        self._entrance.open()
 
     def run(self) -> ExitCode:
         """Serves until it is told to stop."""
@@ -124,26 +106,30 @@ class Manager:
         """The same from another thread or a signal handler."""
         self._poller.call(self.ask_to_stop)
 
-    def _wait_seconds(self) -> float | None:
-        moments = [broker.restart_at for broker in self._brokers if broker.restart_at is not None]
-        moments += self._reports.values()
+    def _wait_seconds(self) -> float:
+        moments = [self._watch_at, *(broker.restart_at for broker in self._brokers if broker.restart_at is not None)]
+        moments += [] if self._figures.due is None else [self._figures.due]
         moments += [since + LIMITS.hello_seconds for since in self._strangers.values()]
         if self._linger is not None and self._empty_since is not None:
             moments.append(self._empty_since + self._linger)
         now = time.monotonic()
         if any(broker.hands_waiting for broker in self._brokers):
             moments.append(now + 0.01)
-        return max(min(moments) - now, 0.0) if moments else None
+        if self._entrance.reopens_at is not None:
+            moments.append(self._entrance.reopens_at)
+        return max(min(moments) - now, 0.0)
 
     def _tend(self, now: float) -> None:
         """What is due by time."""
         for broker in self._brokers:
             broker.hand_waiting()
             if broker.restart_at is not None and broker.restart_at <= now:
-                broker.start()
-                self._join_brokers()
-        for report in [report for report, at in self._reports.items() if at <= now]:
-            report()
+                self._start_again(broker, now)
+        self._entrance.tend(now)
+        if now >= self._watch_at:
+            self._watch_at = now + LIMITS.watch_seconds
+            self._watch()
+        self._figures.tend(now)
         for pipe in [pipe for pipe, since in self._strangers.items() if since + LIMITS.hello_seconds <= now]:
             log.info("a connection that did not say who it is was closed")
             self._forget(pipe)
@@ -157,16 +143,15 @@ class Manager:
     def _stop(self) -> None:
         """The door first, then the consumers' broker, then the publishers', within one limit of time."""
         deadline = time.monotonic() + self._stop_seconds
-        if self._door is not None:
-            self._poller.remove(self._door)
-            self._door.close()
+        self._entrance.close()
         for pipe in [*self._strangers, *self._controls]:
             self._forget(pipe)
         for broker in (self.consumer_broker, self.publisher_broker):
             broker.stop(deadline - time.monotonic())
-        if self._lock is not None:
-            (self.root / SOCKET_NAME).unlink(missing_ok=True)
-            self._lock.release()
+        if self._directory.lost() is None:
+            with contextlib.suppress(LogError):
+                memory.remove(self._files, self.root)
+        self._directory.release()
 
     # --- the brokers -----------------------------------------------------------------------------------------------
 
@@ -176,6 +161,27 @@ class Manager:
         hello = Event(EventType.REGISTER, _OWNER).encode()
         self.publisher_broker.hand(hello, first)
         self.consumer_broker.hand(hello, second)
+
+    def _start_again(self, broker: Supervised, now: float) -> None:
+        try:
+            broker.start()
+        except OSError as error:  # out of descriptors or of processes: as if it had died at its start
+            log.error("%s cannot be started: %s; it is tried again", broker.owner, error.strerror)
+            broker.schedule_restart(now)
+            return
+        self._join_brokers()
+
+    def _watch(self) -> None:
+        """Looks whether what is served is still there."""
+        lost = self._directory.lost()
+        if lost is None:
+            self._entrance.mend()
+            return
+        log.error("the data directory %s: %s. Nothing more can be stored in it, so its broker stops at once", self.root, lost)
+        self.exit_code = ExitCode.IO
+        for broker in self._brokers:
+            broker.kill()  # it must not confirm what goes into files that nobody finds again
+        self.ask_to_stop()
 
     def _on_death(self, broker: Supervised) -> None:
         if self._stopping:
@@ -229,20 +235,7 @@ class Manager:
 
     # --- the door --------------------------------------------------------------------------------------------------
 
-    def _accept(self) -> None:
-        if self._door is None:
-            return
-        try:
-            sock, _ = self._door.accept()
-        except BlockingIOError:
-            return
-        except OSError as error:  # out of descriptors: who is in stays in, and the next one waits at the door
-            log.error("no client can be let in: %s", error)
-            return
-        if peer_uid(sock) not in (os.getuid(), 0):
-            log.warning("a client of another user was refused")
-            sock.close()
-            return
+    def _let_in(self, sock: socket.socket) -> None:
         pipe = Pipe(sock, self._poller.scratch)
         self._strangers[pipe] = time.monotonic()
         self._poller.add(pipe, lambda: self._read(pipe))
@@ -282,6 +275,8 @@ class Manager:
     def _welcome_consumer(self, pipe: Pipe, event: Event) -> None:
         """The publisher broker opens the streams first, for it alone makes them; then the consumer broker gets the client."""
         streams = event["streams"]
+        if len(streams) > LIMITS.streams_max:
+            raise ProtocolError(f"a consumer of {len(streams):,} streams; {LIMITS.streams_max:,} are the most")
         self._poller.remove(pipe)
         opened: list[Any] = []
 
@@ -320,42 +315,19 @@ class Manager:
             fields = {name: event[name] for name in ("stream", "create", "settings")}
             self._ask(self.publisher_broker, EventType.OPEN, fields, lambda answer: self._pass_on(control, request, answer))
         else:
-            self._status(control, request)
+            self._figures.tell(lambda status: self._reply(control.pipe, _answer(request, status)))
 
     def _pass_on(self, control: Control, request: int, answer: Event) -> None:
         fields = {name: value for name, value in answer.fields.items() if name in ("opened", "error", "message")}
         self._reply(control.pipe, Event(answer.type, _OWNER, {**fields, "request": request}))
 
-    def _status(self, control: Control, request: int) -> None:
-        """The manager's own figures and those of each broker that runs."""
-        status: dict[str, Any] = {
+    def _own_figures(self) -> dict[str, Any]:
+        return {
             "pid": os.getpid(),
             "root": os.fspath(self.root),
             "clients": len(self._controls),
             "registered": self._registry.to_list(),
         }
-        answers: dict[EventOwner, Any] = {}
-
-        def report() -> None:
-            if self._reports.pop(report, None) is not None:
-                self._report(control, request, status, answers)
-
-        def got(answer: Event) -> None:
-            answers[answer.owner] = answer.get("status", {})
-            if len(answers) == len(self._brokers):
-                report()
-
-        # A broker that is just being replaced is waited for, but not for ever: then the figures say that it is not there.
-        self._reports[report] = time.monotonic() + LIMITS.status_seconds
-        for broker in self._brokers:
-            self._ask(broker, EventType.STATUS, {}, got)
-
-    def _report(self, control: Control, request: int, status: dict[str, Any], answers: dict[EventOwner, Any]) -> None:
-        """Answers with the figures as they are now: a broker may have been replaced while they were gathered."""
-        for broker in self._brokers:
-            own = {"pid": broker.pid, "restarts": broker.restarts, "ready": broker.ready}
-            status[broker.owner.lower()] = {**own, **answers.get(broker.owner, {})}
-        self._reply(control.pipe, Event(EventType.ACK, _OWNER, {"request": request, "status": status}))
 
     def _reply(self, pipe: Pipe, event: Event) -> None:
         if pipe.closed:
@@ -374,9 +346,14 @@ class Manager:
         pipe.close()
 
 
+def _answer(request: int, status: dict[str, Any]) -> Event:
+    return Event(EventType.ACK, _OWNER, {"request": request, "status": status})
+
+
 def _settle_environment() -> None:
     """What the brokers' processes, started from here, find in their environment, however this one was started."""
     os.umask(0o077)
+    raise_descriptor_limit()
     # glibc gives memory over 128 KiB back at once and faults it in again for the next buffer, a page at a time. The
     # brokers' buffers are up to 1 MiB and always needed again.
     os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(4 * MIB))

@@ -8,29 +8,31 @@ from __future__ import annotations
 
 import logging
 import socket
-from concurrent.futures import ThreadPoolExecutor
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from dq.broker.desk import Desk, Neighbour, Served, nack
+from dq.broker.interval_sync import IntervalSync
 from dq.broker.life import ExitCode, Life, Setup, prepare
-from dq.config import LIMITS
+from dq.broker.opened import describe
 from dq.errors import (
     DiskFull,
     DqError,
+    LogError,
     OutcomeUnknown,
     ProtocolError,
     SyncFailed,
     UnknownStream,
 )
+from dq.log import memory
 from dq.log.backend import Batch, End, StorageWriter, Stored
 from dq.log.catalog import Catalog, OpenStream, make_directory
 from dq.log.layout import Layout
-from dq.log.locks import HeldLock, hold
+from dq.log.locks import HeldLock
 from dq.log.retention import trim_offset
 from dq.model.event import Event, EventOwner, EventType
 from dq.model.names import DEAD_LETTER_SUFFIX, check_client_id, check_name, check_new_stream
-from dq.model.settings import StreamSettings
+from dq.model.settings import MEMORY, StreamSettings
 from dq.transport.pipe import Pipe
 
 if TYPE_CHECKING:
@@ -68,12 +70,13 @@ class PublisherBroker:
 
     def __init__(self, life: Life) -> None:
         self._life = life
-        self._catalog = Catalog(life.files, life.root, LIMITS)
+        self._catalog = Catalog(life.files, life.root, life.limits)
         self._lock: HeldLock | None = None
         self._desk: Desk[PublisherClient] = Desk(life, _OWNER, self._on_write, self._left)
         self._neighbour = Neighbour(life, self._on_neighbour_event)
         self._staged: dict[Shard, tuple[StorageWriter, list[Staged]]] = {}
-        self._syncers = ThreadPoolExecutor(max_workers=8, thread_name_prefix="dq-sync")
+        self._syncers = life.threads(8)
+        self._interval = IntervalSync(life, self._syncers)
         self._floors: dict[Shard, int] = {}
         self._trim_at = 0.0
         self._hints_wanted = False
@@ -85,7 +88,9 @@ class PublisherBroker:
     def start(self) -> dict[str, object]:
         layout = Layout(self._life.root)
         make_directory(self._life.files, layout.streams)
-        self._lock = hold(layout.streams_lock, LIMITS.lock_wait_seconds, f"the directory {layout.streams}")
+        self._lock = self._life.lock(layout.streams_lock, f"the directory {layout.streams}")
+        if self._life.fresh:  # what a manager that is gone left in memory was promised to nobody
+            memory.remove(self._life.files, self._life.root)
         self._catalog.open()
         for stream, error in self._catalog.errors.items():
             log.error("stream %s is closed: %s", stream, error)
@@ -94,13 +99,17 @@ class PublisherBroker:
     def wait_seconds(self) -> float | None:
         if self._staged:
             return 0.0
-        return max(self._trim_at - self._life.clock.monotonic(), 0.0) if self._floors else None
+        moments = [moment for moment in (self._trim_at if self._floors else None, self._interval.due) if moment is not None]
+        return max(min(moments) - self._life.clock.monotonic(), 0.0) if moments else None
 
     def stop(self) -> None:
         self._syncers.shutdown()
         for client in list(self._desk.clients.values()):
             self._desk.forget(client)
-        self._catalog.close(clean=self._life.exit_code is ExitCode.DONE)
+        try:
+            self._catalog.close(clean=self._life.exit_code is ExitCode.DONE)
+        except LogError as error:
+            log.error("no clean end: %s; the next start checks all", error)
         if self._lock is not None:
             self._lock.release()
 
@@ -134,12 +143,11 @@ class PublisherBroker:
             UnknownStream, SettingsMismatch, InvalidName, InvalidSetting, Damaged: as their names say.
         """
         check_name("stream", name)
-        stream = self._catalog.get(name)
         if name in self._catalog.errors:  # it may have been mended, or the disk have room again
-            stream = self._catalog.reopen(name)
-            if stream is None:
-                raise self._catalog.errors[name]
-            self._hint_all(stream)
+            reopened = self._catalog.reopen(name)
+            if reopened is not None:
+                self._hint_all(reopened)
+        stream = self._catalog.get(name)
         if stream is not None:
             stream.settings.check_wish("stream", name, wish)
             return stream
@@ -155,14 +163,15 @@ class PublisherBroker:
 
     def _trim(self, name: str) -> None:
         """Deletes what every sink has settled and the stream's settings do not keep."""
-        stream = self._catalog.get(name)
+        stream = self._catalog.streams.get(name)
         if stream is None or stream.settings.retention != "settled":
             return
         over = sum(writer.stats().bytes for writer in stream.writers) - stream.settings.keep_bytes
+        keep_seconds = 0.0 if stream.settings.backend == MEMORY else stream.settings.keep_seconds
         for bucket, writer in enumerate(stream.writers):
             floor = self._floors.get((name, bucket), 0)
             if floor and len(segments := writer.segments()) > 1:
-                offset, freed = trim_offset(segments, floor, stream.settings.keep_seconds, over, self._life.clock.wall())
+                offset, freed = trim_offset(segments, floor, keep_seconds, over, self._life.clock.wall())
                 over -= freed
                 if offset and writer.trim(offset):
                     log.info("stream %s/%d begins at offset %d now: %d bytes came back", name, bucket, offset, freed)
@@ -177,6 +186,7 @@ class PublisherBroker:
                 "bytes": sum(part.bytes for part in figures),
                 "segments": sum(part.segments for part in figures),
                 "ends": [part.end_offset for part in figures],
+                "unsynced": sum(writer.unsynced for writer in stream.writers),
             }
         return {
             "streams": streams,
@@ -199,9 +209,6 @@ class PublisherBroker:
         except DqError as error:
             desk.refuse(pipe, publisher, error)
             return
-        old = desk.clients.get(publisher)
-        if old is not None:  # its old connection has not ended yet
-            desk.forget(old)
         client = PublisherClient(pipe, publisher, event["pid"], stream)
         desk.admit(client)
         desk.answer(client, Event(EventType.ACK, _OWNER, {"opened": describe(stream)}))
@@ -210,9 +217,9 @@ class PublisherBroker:
         log.info("publisher %s (pid %d) of stream %s left", client.id, client.pid, client.stream.name)
 
     def _on_write(self, client: PublisherClient, event: Event) -> None:
-        if event.type is EventType.CLOSE:
+        if event.owner is EventOwner.PUBLISHER and event.type is EventType.CLOSE:
             return
-        if event.type is not EventType.WRITE or event.owner is not EventOwner.PUBLISHER:
+        if event.owner is not EventOwner.PUBLISHER or event.type is not EventType.WRITE:
             raise ProtocolError(f"a publisher sends WRITE, not {event.type} of {event.owner}")
         fields = event.fields
         bucket, sequence = fields["bucket"], fields["sequence"]
@@ -237,7 +244,7 @@ class PublisherBroker:
             self._staged[shard][1].append(staged)
         else:
             self._staged[shard] = (writer, [staged])
-        if writer.staged_bytes >= LIMITS.commit_bytes_max:
+        if writer.staged_bytes >= self._life.limits.commit_bytes_max:
             self._commit_staged()
 
     def _store_dead_letter(self, event: Event) -> None:
@@ -250,9 +257,10 @@ class PublisherBroker:
         if self._staged:
             self._commit_staged()
         self._desk.flush()
+        self._interval.run_due()
         if self._floors and self._life.clock.monotonic() >= self._trim_at:
-            self._trim_at = self._life.clock.monotonic() + LIMITS.trim_seconds
-            for name in {stream for stream, _ in self._floors}:
+            self._trim_at = self._life.clock.monotonic() + self._life.limits.trim_seconds
+            for name in dict.fromkeys(stream for stream, _ in self._floors):
                 self._trim(name)
         if self._hints and self._hints_wanted:
             self._send_hints()
@@ -271,6 +279,7 @@ class PublisherBroker:
     def _answer_all(self, shard: Shard, batches: list[Staged], result: End | DqError) -> None:
         if isinstance(result, End):
             self._hints[shard] = result
+            self._interval.note(self._catalog.streams[shard[0]], shard[1])
             for staged in batches:
                 self._answer_stored(staged)
             return
@@ -279,8 +288,12 @@ class PublisherBroker:
             result = OutcomeUnknown(f"{result}; whether these records are stored is not known until they are sent again")
         elif isinstance(result, DiskFull):
             log.warning("%s", result)
+        end = self._catalog.streams[shard[0]].writers[shard[1]].end.offset
         for staged in batches:
-            self._answer_failed(staged, result)
+            if staged.stored.duplicate and staged.stored.first < end:  # it came again, and stood there before this commit
+                self._answer_stored(staged)
+            else:
+                self._answer_failed(staged, result)
 
     def _answer_stored(self, staged: Staged) -> None:
         stored = staged.stored
@@ -319,7 +332,12 @@ class PublisherBroker:
         self._hints_wanted = event["credit"] > 0
 
     def _send_hints(self) -> None:
-        ends = [[stream, bucket, end.offset, end.segment, end.position] for (stream, bucket), end in self._hints.items()]
+        streams = self._catalog.streams
+        ends = [
+            [name, bucket, end.offset, end.segment, end.position, streams[name].epoch]
+            for (name, bucket), end in self._hints.items()
+            if name in streams
+        ]
         if self._neighbour.send(Event(EventType.COMMITTED, _OWNER, {"ends": ends})):
             self._hints.clear()
 
@@ -329,18 +347,6 @@ def _committed(writer: StorageWriter) -> End | DqError:
         return writer.commit()
     except DqError as error:
         return error
-
-
-def describe(stream: OpenStream) -> dict[str, object]:
-    """What a client or the other broker needs to know of a stream."""
-    return {
-        "stream": stream.name,
-        "uuid": stream.uuid,
-        "epoch": stream.epoch,
-        "settings": stream.settings.to_dict(),
-        "firsts": [writer.stats().first_offset for writer in stream.writers],
-        "ends": [[end.offset, end.segment, end.position] for end in (writer.end for writer in stream.writers)],
-    }
 
 
 def _unknown(name: str, known: dict[str, OpenStream]) -> UnknownStream:

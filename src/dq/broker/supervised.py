@@ -13,6 +13,7 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from multiprocessing.context import SpawnProcess
 from typing import TYPE_CHECKING
 
@@ -67,20 +68,36 @@ class Supervised:
         return self.process.pid if self.process is not None and self.process.is_alive() else None
 
     def start(self) -> None:
-        """Starts the process, with queues of its own. Must be called from the main thread."""
+        """Starts the process, with queues of its own. Must be called from the main thread.
+
+        Raises:
+            OSError: the system has no descriptor or no process to give; `schedule_restart` tries it again.
+        """
         self.ready, self.restart_at, self.last_error = False, None, None
+        try:
+            self.process = self._spawn()
+        except OSError:
+            self._failures += 1
+            raise
+        self._poller.add(self.process.sentinel, self._died)
+        name = f"dq-from-{self.process.name}"
+        self._reader = threading.Thread(target=self._read, args=(self._outbox,), daemon=True, name=name)
+        self._reader.start()
+
+    def _spawn(self) -> SpawnProcess:
         self._inbox: Queue[bytes] = self._context.Queue()
         self._outbox: Queue[bytes] = self._context.Queue()
         self._handover, theirs = handover_pair()
         self._handover.setblocking(False)
         name = self.owner.lower().replace("_", "-")
-        arguments = (self._setup, self._inbox, self._outbox, theirs)
-        self.process = self._context.Process(target=self._main, args=arguments, name=f"dq-{name}", daemon=True)
-        self.process.start()
-        theirs.close()  # the end of the pipe comes only when every copy is closed
-        self._poller.add(self.process.sentinel, self._died)
-        self._reader = threading.Thread(target=self._read, args=(self._outbox,), daemon=True, name=f"dq-from-{name}")
-        self._reader.start()
+        setup = replace(self._setup, fresh=not self.restarts)
+        arguments = (setup, self._inbox, self._outbox, theirs)
+        process = self._context.Process(target=self._main, args=arguments, name=f"dq-{name}", daemon=True)
+        try:
+            process.start()
+        finally:
+            theirs.close()  # the end of the pipe comes only when every copy is closed
+        return process
 
     def _read(self, outbox: Queue[bytes]) -> None:
         """The one reader of this queue."""
@@ -170,6 +187,11 @@ class Supervised:
         if self._failures:
             wait = min(LIMITS.restart_backoff_seconds * 2 ** (self._failures - 1), LIMITS.restart_backoff_seconds_max)
         self.restart_at = now + wait
+
+    def kill(self) -> None:
+        """Ends it at once, whatever it does."""
+        if self.process is not None:
+            self.process.kill()
 
     def stop(self, seconds: float) -> bool:
         """Asks it to finish, waits, and kills what has not ended; returns whether it ended by itself."""

@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any, Literal
 
 from dq.client.hand import Hand
@@ -14,11 +15,13 @@ from dq.client.lifetime import watch
 from dq.client.link import Link
 from dq.client.place import Place, root_of
 from dq.client.task import Task
+from dq.client.wishes import seconds_of
 from dq.config import LIMITS
 from dq.errors import BrokerLost, DqError, Forked, InvalidSetting
 from dq.model.event import Event, EventOwner, EventType
 from dq.model.names import check_name
 from dq.model.outcome import Outcome
+from dq.model.settings import SinkSettings
 
 log = logging.getLogger("dq")
 _LOOK_SECONDS = 0.25
@@ -51,12 +54,12 @@ class Consumer:
         *streams: str,
         sink: str,
         prefetch: int | Literal["auto"] = "auto",
-        idle_timeout: float | None = None,
+        idle_timeout: float | timedelta | None = None,
         start: str | None = None,
-        ack_grace: float | None = None,
+        ack_grace: float | timedelta | None = None,
         max_attempts: int | None = None,
         create: bool = True,
-        reconnect_timeout: float = LIMITS.reconnect_timeout_seconds,
+        reconnect_timeout: float | timedelta = LIMITS.reconnect_timeout_seconds,
     ) -> None:
         if not streams:
             raise InvalidSetting('a consumer needs a stream: Consumer(broker, "emails", sink="mailers")')
@@ -64,14 +67,16 @@ class Consumer:
             isinstance(prefetch, bool) or not isinstance(prefetch, int) or not 1 <= prefetch <= LIMITS.prefetch_records_max
         ):
             raise InvalidSetting(f'prefetch must be "auto" or from 1 to {LIMITS.prefetch_records_max}, not {prefetch!r}')
-        if idle_timeout is not None and not idle_timeout >= 0:
-            raise InvalidSetting(f"idle_timeout must be seconds from 0, or None, not {idle_timeout!r}")
+        reconnect_timeout = seconds_of("reconnect_timeout", reconnect_timeout)
         self.sink = check_name("sink", sink)
         self.streams = tuple(check_name("stream", stream) for stream in streams)
         self.consumer_id = f"c-{os.urandom(6).hex()}"
-        wishes = {"start": start, "ack_grace": ack_grace, "max_attempts": max_attempts}
+        grace = ack_grace.total_seconds() if isinstance(ack_grace, timedelta) else ack_grace
+        wishes = {"start": start, "ack_grace": grace, "max_attempts": max_attempts}
         self._wish = {name: value for name, value in wishes.items() if value is not None}
-        self._create, self._idle_timeout = create, idle_timeout
+        SinkSettings.from_dict(self._wish)  # what could not be granted anywhere is refused here
+        self._create = create
+        self._idle_timeout = None if idle_timeout is None else seconds_of("idle_timeout", idle_timeout)
         self._stopped = False
         self._iterating = 0
         self._changed = threading.Event()

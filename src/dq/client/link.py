@@ -69,6 +69,7 @@ class Link:
         self._wanted = threading.Event()
         self._whole = threading.Event()
         self._refusal: DqError | None = None
+        self._joining: Peer | None = None
         self.sleeping = False
         self._thread = threading.Thread(target=self._keep, daemon=True, name="dq-link")
 
@@ -93,14 +94,17 @@ class Link:
         self._thread.start()
 
     def _connect(self, *, again: bool) -> tuple[Peer, Event]:
-        peer = Peer(self._root)
+        peer = self._joining = Peer(self._root)
         try:
+            self.check()  # whoever closed this object before now could not interrupt what comes
             answer = peer.ask(self._session.hello(again=again), LIMITS.start_seconds)
             if answer.type is EventType.NACK:
                 raise error_of(answer)
         except BaseException:
             peer.close()
             raise
+        finally:
+            self._joining = None
         return peer, answer
 
     # --- sending ---------------------------------------------------------------------------------------------------
@@ -133,6 +137,9 @@ class Link:
 
     def interrupt(self) -> None:
         """Has whoever reads return; for `stop()` from another thread or a signal handler."""
+        joining = self._joining
+        if joining is not None and self._refusal is not None:
+            joining.wake()  # it waits for a broker that may never answer
         self._peer.wake()
         self._wanted.set()
 
@@ -263,7 +270,8 @@ class Link:
         self._wanted.clear()
         self.sleeping = True
         self._session.failed(error)
-        self._wanted.wait()
+        if self._refusal is None:  # else it was closed in between, and nobody will wake this thread again
+            self._wanted.wait()
 
     # --- the end ---------------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Protocol
 
@@ -30,19 +31,36 @@ def root_of(place: Place) -> Path:
     """
     if place is None:
         return find_root()
-    if isinstance(place, (str, os.PathLike)):
+    if isinstance(place, (str, bytes, os.PathLike)):
         text = os.fspath(place)
+        if not isinstance(text, str):
+            raise InvalidSetting(f"the path of a data directory is a str or a Path, not {text!r}")
         if not text:
             raise InvalidSetting("an empty path names no data directory: give its path, or None to have it found")
-        return Path(text).absolute()
+        return _checked(Path(text))
     return place.root
+
+
+def _checked(path: Path) -> Path:
+    """The absolute path. It goes into events and messages, which are UTF-8."""
+    path = path.absolute()
+    try:
+        path.as_posix().encode("utf-8")
+    except UnicodeEncodeError:
+        raise InvalidSetting(
+            f"the path {os.fsencode(path)!r} is not text in the encoding of this locale ({sys.getfilesystemencoding()}): "
+            "rename the directory, or run with LC_ALL=C.UTF-8 or PYTHONUTF8=1"
+        ) from None
+    if "\0" in path.as_posix():
+        raise InvalidSetting(f"the path {path.as_posix()!r} of a data directory has a NUL in it")
+    return path
 
 
 def find_root() -> Path:
     """As `root_of(None)`."""
     named = os.environ.get("DQ_DIR")
     if named:
-        return Path(named).absolute()
+        return _checked(Path(named))
     here = Path.cwd()
     for directory in (here, *here.parents):
         if (directory / DEFAULT_NAME / "dq.json").is_file():

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
+from datetime import timedelta
 from typing import Any
 
 from dq.client.batcher import Batcher, Settled
@@ -15,6 +16,7 @@ from dq.client.flight import Flight, Key, too_large
 from dq.client.lifetime import watch
 from dq.client.link import Link, error_of
 from dq.client.place import Place, root_of
+from dq.client.wishes import seconds_of
 from dq.config import LIMITS
 from dq.errors import DqError, Forked, InvalidPayload, InvalidSetting, OutcomeUnknown, PublishTimeout
 from dq.model.event import Event, EventOwner, EventType
@@ -45,15 +47,15 @@ class Publisher:
         broker: Place,
         stream: str,
         batch_size: int = LIMITS.batch_records,
-        linger: float = 0.0,
+        linger: float | timedelta = 0.0,
         *,
         create: bool = True,
-        reconnect_timeout: float = LIMITS.reconnect_timeout_seconds,
+        reconnect_timeout: float | timedelta = LIMITS.reconnect_timeout_seconds,
     ) -> None:
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or not 1 <= batch_size <= LIMITS.batch_records_max:
             raise InvalidSetting(f"batch_size must be a whole number from 1 to {LIMITS.batch_records_max}, not {batch_size!r}")
-        if not 0 <= linger <= 60:
-            raise InvalidSetting(f"linger must be seconds from 0 to 60, not {linger!r}")
+        linger = seconds_of("linger", linger, 0, 60)
+        reconnect_timeout = seconds_of("reconnect_timeout", reconnect_timeout)
         self.stream = check_name("stream", stream)
         self.id = _new_id()
         self._create, self.batch_size, self._linger = create, batch_size, linger

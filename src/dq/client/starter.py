@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import select
 import subprocess
 import sys
@@ -40,8 +41,9 @@ def start_detached(root: Path, log_level: int, linger: float = LIMITS.linger_sec
 
 def _start(root: Path, wish: dict[str, Any], stdin: int) -> subprocess.Popen[bytes]:
     options = orjson.dumps({"root": str(root), **wish}).decode()
+    path = json.dumps(sys.path)  # which may have a directory in it whose name is not UTF-8
     process = subprocess.Popen(
-        [sys.executable, "-c", _PROGRAM, orjson.dumps(sys.path).decode(), options],
+        [sys.executable, "-c", _PROGRAM, path, options],
         stdin=stdin,
         stdout=subprocess.PIPE,
         start_new_session=True,  # Ctrl-C is for the script: it decides when its broker stops

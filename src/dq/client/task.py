@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from dq.errors import AlreadySettled, InvalidSetting
+from dq.client.wishes import seconds_of
+from dq.errors import AlreadySettled
 from dq.model.outcome import Outcome
 from dq.model.record import Record
 
@@ -151,9 +152,7 @@ class Task(Record):
         Raises:
             AlreadySettled: it was settled before.
         """
-        seconds = after.total_seconds() if isinstance(after, timedelta) else after
-        if seconds is not None and not 0 <= seconds < 10**9:
-            raise InvalidSetting(f"after must be seconds from 0, not {after!r}")
+        seconds = None if after is None else seconds_of("after", after)
         self._settle(Outcome.RETRY, after=seconds, error=error)
 
     def dead_letter(self, reason: str) -> None:
@@ -180,9 +179,7 @@ class Task(Record):
         """
         if self.outcome is not None:
             raise self._settled_already("extend")
-        amount = seconds.total_seconds() if isinstance(seconds, timedelta) else float(seconds)
-        if not 0 < amount <= 7 * 86_400:
-            raise InvalidSetting(f"seconds must be above 0 and at most a week, not {seconds!r}")
+        amount = seconds_of("seconds", seconds, 0.001, 7 * 86_400)
         self._lease.settler.extend(self, amount, note)
 
     def _settle(self, outcome: Outcome, *, after: float | None = None, reason: str = "", error: str = "") -> None:

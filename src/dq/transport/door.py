@@ -16,27 +16,69 @@ import struct
 import sys
 import tempfile
 from pathlib import Path
+from typing import IO
 
 from dq.errors import BrokerError, BrokerNotRunning
+from dq.private import private_directory
 
 SOCKET_NAME = "manager.sock"
 _PATH_MAX = 107
 _UCRED = struct.Struct("3i")
-HANDOVER_BYTES_MAX = 256 * 1024
+# What a datagram takes at once without fail. A longer event goes in a file without a name, and this is said in its place.
+_HANDOVER_BYTES_MAX = 64 * 1024
+_ASIDE = b"\0"
 
 
-def open_door(root: Path) -> socket.socket:
-    """Binds and listens. The manager's lock must be held: a socket file found here is a dead manager's.
+class Door:
+    """The socket by which clients come in, and the names by which they find it.
+
+    Attributes:
+        sock: it listens, and does not block.
 
     Raises:
         BrokerError: the socket cannot be made; the message says why.
     """
-    place = root / SOCKET_NAME
+
+    def __init__(self, root: Path) -> None:
+        place = root / SOCKET_NAME
+        self.sock, path = _bind(root, place)
+        if path != place:
+            place.write_text(f"{path}\n", encoding="utf-8")
+            place.chmod(0o600)
+        self._names = {name: _mark(name) for name in {place, path}}
+
+    def _is_ours(self, name: Path) -> bool:
+        with contextlib.suppress(OSError):
+            return _mark(name) == self._names[name]
+        return False
+
+    @property
+    def in_place(self) -> bool:
+        """Whether clients find it: nobody has removed or replaced its files."""
+        return all(map(self._is_ours, self._names))
+
+    def close(self) -> None:
+        """Closes it, and removes its files as far as they are its own; safe twice."""
+        self.sock.close()
+        for name in filter(self._is_ours, self._names):
+            with contextlib.suppress(OSError):
+                name.unlink()
+
+
+def _mark(name: Path) -> tuple[int, int, int]:
+    """By what a file is known again. The inode alone is not enough: its number may go to the next file of that name."""
+    found = os.lstat(name)
+    return found.st_dev, found.st_ino, found.st_ctime_ns
+
+
+def _bind(root: Path, place: Path) -> tuple[socket.socket, Path]:
+    """Binds and listens. The manager's lock must be held: a socket file found here is a dead manager's."""
     with contextlib.suppress(FileNotFoundError):
         place.unlink()
     path = place
     if len(os.fsencode(place)) > _PATH_MAX:
-        path = _private_directory() / f"dq-{hashlib.sha256(os.fsencode(root)).hexdigest()[:16]}.sock"
+        base = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
+        path = private_directory(Path(base)) / f"dq-{hashlib.sha256(os.fsencode(root)).hexdigest()[:16]}.sock"
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
     door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -50,21 +92,7 @@ def open_door(root: Path) -> socket.socket:
         os.umask(mask)
     door.listen(512)
     door.setblocking(False)
-    if path != place:
-        place.write_text(f"{path}\n", encoding="utf-8")
-        place.chmod(0o600)
-    return door
-
-
-def _private_directory() -> Path:
-    """A directory that only this user can enter, near the top of the file system."""
-    base = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
-    directory = Path(base) / f"dq-{os.getuid()}"
-    directory.mkdir(mode=0o700, exist_ok=True)
-    found = directory.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
-        raise BrokerError(f"{directory} is not a private directory of yours: remove it, or set XDG_RUNTIME_DIR")
-    return directory
+    return door, path
 
 
 def door_path(root: Path) -> Path:
@@ -136,7 +164,20 @@ def hand_over(sock: socket.socket, event: bytes, descriptor: int) -> None:
     Raises:
         OSError: the other process is gone, or its buffer is full (BlockingIOError).
     """
-    socket.send_fds(sock, [event], [descriptor])
+    if len(event) <= _HANDOVER_BYTES_MAX:
+        socket.send_fds(sock, [event], [descriptor])
+        return
+    with _nameless_file() as aside:
+        aside.write(event)
+        aside.flush()
+        socket.send_fds(sock, [_ASIDE], [descriptor, aside.fileno()])
+
+
+def _nameless_file() -> IO[bytes]:
+    """In memory where the system has such files."""
+    if sys.platform == "linux":
+        return open(os.memfd_create("dq-handover"), "w+b")
+    return tempfile.TemporaryFile()
 
 
 def take_over(sock: socket.socket) -> tuple[bytes, socket.socket] | None:
@@ -146,13 +187,21 @@ def take_over(sock: socket.socket) -> tuple[bytes, socket.socket] | None:
         EOFError: the manager is gone.
     """
     try:
-        event, descriptors, _, _ = socket.recv_fds(sock, HANDOVER_BYTES_MAX, 1, socket.MSG_CMSG_CLOEXEC)
+        event, descriptors, _, _ = socket.recv_fds(sock, _HANDOVER_BYTES_MAX, 2, socket.MSG_CMSG_CLOEXEC)
     except (BlockingIOError, InterruptedError):
         return None
     except OSError as error:
         raise EOFError from error
     if not event:
         raise EOFError
-    if not descriptors:
-        return None  # out of descriptors: the kernel dropped it, and its client comes again
+    if len(descriptors) < (
+        2 if event == _ASIDE else 1
+    ):  # out of descriptors: the kernel dropped it, and its client comes again
+        for descriptor in descriptors:
+            os.close(descriptor)
+        return None
+    if event == _ASIDE:
+        with open(descriptors[1], "rb") as aside:
+            aside.seek(0)
+            event = aside.read()
     return event, socket.socket(fileno=descriptors[0])

@@ -1,7 +1,7 @@
 """`Pipe`: the broker's end of a connection. It never blocks: what cannot be written now waits, up to a limit.
 
-A pipe ends in one of three ways, each an error of its own for whoever reads it: `Closed` by us, `Broken` by the peer in the
-middle of something (or against the protocol), `Ended` well, between two frames.
+A pipe ends in one of three ways, each an error of its own for whoever reads it: `Broken` by the peer in the middle of
+something, a `ProtocolError` for who has to be told, `Ended` well, between two frames. One that we closed gives nothing more.
 """
 
 from __future__ import annotations
@@ -10,14 +10,20 @@ import contextlib
 import socket
 from collections import deque
 from collections.abc import Iterator
+from itertools import islice
 
-from dq.config import LIMITS
-from dq.errors import ProtocolError
+from dq.config import KIB, LIMITS
 from dq.model.event import Event
 from dq.transport.frames import Buffer, Inbox, framed
 
 # Linux takes 1,024 parts in one call (IOV_MAX).
 _PARTS_MAX = 512
+# What waits is kept in pieces of this size, and so much is offered to the kernel at once.
+_PIECE_BYTES = 256 * KIB
+_PIECES_MAX = 4
+# One read takes about as many events, by the size of the last ones, and no less than a page: others get their turn between.
+_FRAMES_A_READ = 256
+_READ_BYTES_MIN = 4 * KIB
 
 
 class PipeError(Exception):
@@ -29,7 +35,7 @@ class Ended(PipeError):
 
 
 class Broken(PipeError):
-    """The peer closed in the middle of a frame, was cut off, or broke the protocol."""
+    """The peer closed in the middle of a frame, or was cut off."""
 
 
 class Pipe:
@@ -40,14 +46,15 @@ class Pipe:
         scratch: a buffer for `recv_into` that all pipes of a loop share, so that an idle pipe costs no memory.
     """
 
-    __slots__ = ("_outgoing", "_outgoing_bytes", "_scratch", "closed", "inbox", "sock")
+    __slots__ = ("_outgoing", "_outgoing_bytes", "_readable", "_scratch", "_written", "closed", "inbox", "sock")
 
     def __init__(self, sock: socket.socket, scratch: memoryview) -> None:
         sock.setblocking(False)
         widen(sock)
         self.sock, self._scratch, self.inbox, self.closed = sock, scratch, Inbox(), False
-        self._outgoing: deque[memoryview] = deque()
-        self._outgoing_bytes = 0
+        self._readable = len(scratch)  # bytes that one read may take
+        self._outgoing: deque[bytearray] = deque()
+        self._outgoing_bytes = self._written = 0  # bytes that wait; bytes of the first piece that do not any more
 
     def fileno(self) -> int:
         return self.sock.fileno()
@@ -57,11 +64,12 @@ class Pipe:
 
         Raises:
             Ended, Broken: the pipe is at its end.
+            ProtocolError: a frame has a length that no frame may have; the pipe is of no use any more.
         """
         if self.closed:
             return
         try:
-            count = self.sock.recv_into(self._scratch)
+            count = self.sock.recv_into(self._scratch, self._readable)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
@@ -70,10 +78,12 @@ class Pipe:
             if self.inbox.waiting_bytes:
                 raise Broken("closed in the middle of a frame")
             raise Ended("closed by the peer")
-        try:
-            yield from self.inbox.feed(self._scratch[:count])
-        except ProtocolError as error:
-            raise Broken(str(error)) from error
+        frames = 0
+        for frame in self.inbox.feed(self._scratch[:count]):
+            frames += 1
+            yield frame
+        wanted = count * _FRAMES_A_READ // frames if frames else len(self._scratch)
+        self._readable = min(max(wanted, _READ_BYTES_MIN), len(self._scratch))
 
     def send(self, event: Event) -> None:
         """Sends an event, now or as soon as the peer reads.
@@ -111,8 +121,12 @@ class Pipe:
             frame = _after(frame, sent)
 
     def _wait(self, parts: list[Buffer]) -> None:
+        """Keeps copies: a part may be of a buffer many times its size, and many small ones take more memory than they are."""
         for part in parts:
-            self._outgoing.append(memoryview(part))
+            if self._outgoing and len(self._outgoing[-1]) + len(part) <= _PIECE_BYTES:
+                self._outgoing[-1] += part
+            else:
+                self._outgoing.append(bytearray(part))
             self._outgoing_bytes += len(part)
         if self._outgoing_bytes > LIMITS.outgoing_bytes_max:
             raise Broken(f"the peer does not read: {self._outgoing_bytes} bytes wait for it")
@@ -125,27 +139,24 @@ class Pipe:
     def flush(self) -> None:
         """Writes what waits, as far as the socket takes it now."""
         while self._outgoing:
-            parts = [self._outgoing[i] for i in range(min(len(self._outgoing), _PARTS_MAX))]
+            pieces = [memoryview(piece) for piece in islice(self._outgoing, _PIECES_MAX)]
+            pieces[0] = pieces[0][self._written :]
             try:
-                sent = self.sock.sendmsg(parts)
+                sent = self.sock.sendmsg(pieces)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
                 raise Broken(str(error)) from error
             self._outgoing_bytes -= sent
-            while sent:
-                part = self._outgoing[0]
-                if len(part) <= sent:
-                    sent -= len(part)
-                    self._outgoing.popleft()
-                else:
-                    self._outgoing[0] = part[sent:]
-                    sent = 0
+            self._written += sent
+            while self._outgoing and self._written >= len(self._outgoing[0]):
+                self._written -= len(self._outgoing.popleft())
 
     def close(self) -> None:
         """Closes it; safe twice."""
         self.closed = True
         self._outgoing.clear()
+        self._written = 0
         with contextlib.suppress(OSError):
             self.sock.close()
 

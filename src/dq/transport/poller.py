@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,10 @@ from dq.transport.pipe import Broken, Pipe
 
 Handler = Callable[[], None]
 _READ, _WRITE = select.POLLIN, select.POLLOUT
+# The kernel counts milliseconds in 32 bits. Who waits longer wakes once an hour, and waits again.
+_WAIT_SECONDS_MAX = 3600.0
+# What other threads ask for is done for so long in a turn; who waits at a pipe is not kept waiting by a long list of it.
+_CALLS_SECONDS = 0.005
 
 
 class _Poll:
@@ -85,18 +90,25 @@ class Poller:
     def call(self, handler: Handler) -> None:
         """Has `handler` called in the loop's thread; safe from any thread and from signal handlers."""
         self._calls.append(handler)
+        self._wake()
+
+    def _wake(self) -> None:
         with contextlib.suppress(BlockingIOError, OSError):
             self._waker.send(b"\0")
 
     def _run_calls(self) -> None:
         with contextlib.suppress(BlockingIOError):
             self._woken.recv(4096)
+        until = time.monotonic() + _CALLS_SECONDS
         while self._calls:
             self._calls.popleft()()
+            if self._calls and time.monotonic() >= until:
+                self._wake()
+                return
 
     def run_once(self, timeout: float | None) -> int:
         """Waits up to `timeout` seconds (None: for ever) and calls the handlers of what is ready; returns how many."""
-        ready: list[tuple[int, int]] = self._poll.poll(timeout)
+        ready: list[tuple[int, int]] = self._poll.poll(None if timeout is None else min(timeout, _WAIT_SECONDS_MAX))
         for descriptor, mask in ready:
             handlers = self._handlers.get(descriptor)
             if handlers is None:

@@ -1,0 +1,46 @@
+"""The flushes of streams with durability "interval": a bucket that was written to, within the seconds that its stream says."""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor, Future
+
+from dq.broker.life import Life
+from dq.log.backend import StorageWriter
+from dq.log.catalog import OpenStream
+
+
+class IntervalSync:
+    """Flushes in threads, so that no commit waits for it; a failed flush ends the broker, as every one does.
+
+    Args:
+        life: of the process.
+        threads: where the flushes run.
+    """
+
+    def __init__(self, life: Life, threads: Executor) -> None:
+        self._life, self._threads = life, threads
+        self._waiting: dict[StorageWriter, float] = {}
+
+    def note(self, stream: OpenStream, bucket: int) -> None:
+        """A bucket was committed to."""
+        if stream.settings.durability == "interval" and (writer := stream.writers[bucket]) not in self._waiting:
+            self._waiting[writer] = self._life.clock.monotonic() + stream.settings.sync_seconds
+
+    @property
+    def due(self) -> float | None:
+        """When `run_due` is to be called, in monotonic seconds; None: not before the next `note`."""
+        return min(self._waiting.values(), default=None)
+
+    def run_due(self) -> None:
+        """Begins the flushes whose time has come."""
+        if not self._waiting:
+            return
+        now = self._life.clock.monotonic()
+        for writer in [writer for writer, due in self._waiting.items() if due <= now]:
+            del self._waiting[writer]
+            self._threads.submit(writer.sync).add_done_callback(self._done)
+
+    def _done(self, flush: Future[None]) -> None:
+        error = flush.exception()
+        if error is not None:
+            self._life.poller.call(lambda: self._life.fail(error))

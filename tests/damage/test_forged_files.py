@@ -16,12 +16,13 @@ from sim_files import MemoryFiles
 
 from dq.broker.directory import Directory
 from dq.errors import DqError, LogError, NewerFormat
-from dq.log.catalog import Catalog, read_stream
+from dq.log.catalog import Catalog
 from dq.log.files import Files
 from dq.log.format import SUFFIX_BYTES, seal
 from dq.log.layout import Layout
-from dq.log.sinks import make_sink, read_sink
+from dq.log.sink_file import make_sink, read_sink
 from dq.log.storage import Batch
+from dq.log.stream_file import read_stream
 from dq.model.settings import SinkSettings, StreamSettings
 from stage import Threaded
 

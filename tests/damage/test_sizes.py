@@ -15,11 +15,12 @@ from log_rig import UUID, Rig, batch_bytes, read_all, record, records
 
 from dq.config import MIB
 from dq.errors import Damaged
-from dq.log.catalog import Catalog, read_stream
+from dq.log.catalog import Catalog
 from dq.log.files import Files
 from dq.log.format import Identity, SegmentHeader, encode_batch, encode_segment
 from dq.log.layout import Layout
 from dq.log.storage import End
+from dq.log.stream_file import read_stream
 from dq.model.settings import StreamSettings
 
 GIB = 1 << 30

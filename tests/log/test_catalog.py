@@ -13,11 +13,12 @@ from log_rig import records
 from sim_files import FaultyFiles
 
 from dq.errors import Damaged, DiskFull, InvalidName, InvalidSetting, LogError, NewerFormat
-from dq.log.catalog import Catalog, OpenStream, read_stream
+from dq.log.catalog import Catalog, OpenStream
 from dq.log.files import Files
 from dq.log.format import seal
 from dq.log.layout import Layout
 from dq.log.storage import Batch
+from dq.log.stream_file import read_stream
 from dq.model.settings import StreamSettings
 
 ONE = StreamSettings(segment_bytes=4096)

@@ -62,16 +62,20 @@ def test_it_is_bounded_and_takes_records_again_when_some_were_settled(directory:
     limits = replace(SMALL, memory_bytes_max=20_000)
     identity = Identity("emails", 0, UUID, 1)
     writer = get_backend("memory").writer(Files(), directory, identity, 1 << 20, None, limits=limits, durability="memory")
-    sequence = 0
     with pytest.raises(QueueFull, match="publish again when consumers have settled some"):
-        for sequence in range(1000):
-            writer.append(Batch("ada", sequence, 10, records(10 * sequence, 10)))
-            writer.commit()
+        publish_on(writer)
+    sequence = writer.end.offset // 10
     assert 15_000 < writer.stats().bytes <= 21_000
     # When what is settled goes, the same batch is taken, with its number
     assert writer.trim(writer.end.offset) >= 10
     assert writer.append(Batch("ada", sequence, 10, records(10 * sequence, 10))).first == 10 * sequence
     writer.commit()
+
+
+def publish_on(writer: StorageWriter) -> None:
+    for sequence in range(1000):
+        writer.append(Batch("ada", sequence, 10, records(10 * sequence, 10)))
+        writer.commit()
 
 
 def test_it_keeps_nothing_in_the_data_directory_and_lets_nobody_else_in(opener: Opener, directory: Path) -> None:

@@ -135,10 +135,9 @@ class ConsumerBroker:
             desk.check_room()
             check_client_id(consumer)
             run = self._sinks.get(event["sink"], event.get("settings", {}))
-            for opened in event.get("opened", []):
-                self._sinks.put_over(run, opened)
+            new = [self._sinks.put_over(run, opened) for opened in event.get("opened", [])]
             run.check_readable()
-            kept = self._join(run, event)
+            kept = self._join(run, event, is_new=any(new))
         except DqError as error:
             desk.refuse(pipe, consumer, error)
             return
@@ -147,7 +146,7 @@ class ConsumerBroker:
         desk.answer(client, Event(EventType.ACK, _OWNER, {"leases": kept, "settings": run.settings.to_dict()}))
         self._subscribe()
 
-    def _join(self, run: SinkRun, event: Event) -> list[int]:
+    def _join(self, run: SinkRun, event: Event, *, is_new: bool) -> list[int]:
         consumer, now, again = event["id"], self._life.clock.monotonic(), event.get("again", False)
         old = self._desk.clients.get(consumer)
         if again and old is not None:  # its old pipe has not ended yet
@@ -157,6 +156,8 @@ class ConsumerBroker:
         self._touched[run] = None
         try:
             run.write_notes()
+            if is_new:  # else a power cut could forget what the sink is over, and nothing would be kept for it
+                run.sync()
         except DqError:
             run.core.leave(consumer, now)  # else its id would be taken when it comes again
             raise

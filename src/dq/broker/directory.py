@@ -8,17 +8,16 @@ from pathlib import Path
 
 import orjson
 
-from dq.config import MIB
-from dq.errors import BrokerRunning, Damaged, NewerFormat
+from dq.errors import BrokerRunning
 from dq.log.catalog import make_directory
 from dq.log.file_system import check_file_system
 from dq.log.files import Files, mapped
-from dq.log.format import FORMAT, Malformed, check_format, json_object
+from dq.log.format import FORMAT, check_format, json_object
 from dq.log.layout import Layout
 from dq.log.locks import HeldLock, hold
+from dq.log.sealed import SMALL_FILE_BYTES_MAX, blamed
 
 log = logging.getLogger("dq")
-_INSTANCE_BYTES_MAX = 1 * MIB
 
 
 class Directory:
@@ -55,16 +54,12 @@ class Directory:
     def _check_identity(self) -> None:
         path = Layout(self.root).instance
         try:
-            check_format(json_object(self._files.read_whole(path, _INSTANCE_BYTES_MAX)))
+            with blamed(path, "if this is dq's directory, remove that one file"):
+                check_format(json_object(self._files.read_whole(path, SMALL_FILE_BYTES_MAX)))
         except FileNotFoundError:
             content = orjson.dumps({"format": FORMAT, "instance": os.urandom(8).hex()}, option=orjson.OPT_APPEND_NEWLINE)
             with mapped(path, "write"):
                 self._files.write_atomically(path, content)
-            return
-        except Malformed as error:
-            raise Damaged(f"{path} is not what dq wrote: {error}; if this is dq's directory, remove that one file") from error
-        except NewerFormat as error:
-            raise NewerFormat(f"{path}: {error}") from None
 
     def lost(self) -> str | None:
         """What became of it, where it is no longer at its path: deleted, replaced, unmounted, emptied; else None."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from dq.log.backend import End
-from dq.log.catalog import OpenStream, StreamDescription
+from dq.log.catalog import OpenStream
+from dq.log.stream_file import StreamDescription
 from dq.model.epoch import EpochStart
 from dq.model.settings import StreamSettings
 

@@ -18,10 +18,10 @@ from dq.config import LIMITS, Limits
 from dq.core.sink import Offer, ShardStart, SinkCore
 from dq.errors import Damaged, DiskFull, LogError, NewerFormat, RecordsTrimmed
 from dq.log.backend import End, StorageReader, get_backend
-from dq.log.catalog import StreamDescription
 from dq.log.files import Files
 from dq.log.layout import REPAIR, Layout
 from dq.log.sink_log import SinkLog
+from dq.log.stream_file import StreamDescription
 from dq.model.dead_letter import DeadLetter
 from dq.model.event import Event, EventOwner, EventType
 from dq.model.names import dead_letter_stream

@@ -11,9 +11,9 @@ from dq.broker.opened import undescribe
 from dq.broker.sink_run import SinkRun
 from dq.errors import BrokerLost, DiskFull, DqError, LogError
 from dq.log.backend import End
-from dq.log.catalog import read_stream
 from dq.log.layout import Layout
-from dq.log.sinks import make_sink, read_sink
+from dq.log.sink_file import make_sink, read_sink
+from dq.log.stream_file import read_stream
 from dq.model.settings import SinkSettings
 
 log = logging.getLogger("dq")
@@ -34,6 +34,7 @@ class Sinks:
         self.closed: dict[str, DqError] = {}
         self._over: dict[str, dict[SinkRun, None]] = {}  # no sets: what comes first is the same in each run
         self._epochs: dict[str, int] = {}
+        self._ends: dict[Shard, tuple[int, End]] = {}  # with their epochs, also of streams that no sink is over yet
 
     def __iter__(self) -> Iterator[SinkRun]:
         return iter(self.runs.values())
@@ -80,8 +81,8 @@ class Sinks:
 
     # --- their streams -----------------------------------------------------------------------------------------------
 
-    def put_over(self, run: SinkRun, opened: dict[str, Any]) -> None:
-        """Puts a sink over a stream that the publisher broker has opened.
+    def put_over(self, run: SinkRun, opened: dict[str, Any]) -> bool:
+        """Puts a sink over a stream that the publisher broker has opened. Returns whether it is new to the sink.
 
         Raises:
             BrokerLost: that was an earlier publisher broker, and the stream may have lost its end since; to be asked again.
@@ -91,12 +92,19 @@ class Sinks:
             now = read_stream(self._life.files, self._life.root, found.name)
             if (now.uuid, now.epoch) != (found.uuid, found.epoch):
                 raise BrokerLost(f"stream {found.name!r} was opened anew meanwhile; connect again")
+        new = found.name not in run.streams
         run.open_stream(found, firsts, ends)
         self._over.setdefault(found.name, {})[run] = None
         self._epochs.setdefault(found.name, found.epoch)
+        for bucket in range(len(ends)):  # what was committed since is told only once, and that may have been before now
+            epoch, end = self._ends.get((found.name, bucket), (0, ends[bucket]))
+            if epoch == found.epoch:
+                run.committed((found.name, bucket), end)
+        return new
 
     def committed(self, shard: Shard, end: End, epoch: int) -> dict[SinkRun, None]:
         """A bucket is committed up to `end`. Returns the sinks over it."""
+        self._ends[shard] = (epoch, end)
         over = self._over.get(shard[0])
         if over is None:
             return {}

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,44 +14,22 @@ from uuid import uuid4
 import orjson
 
 from dq.config import LIMITS, MIB, Limits
-from dq.errors import Damaged, DiskFull, InvalidName, InvalidSetting, LogError, NewerFormat, StreamReadOnly
+from dq.errors import Damaged, DiskFull, InvalidName, InvalidSetting, LogError, StreamReadOnly
 from dq.log.backend import get_backend
 from dq.log.files import NO_ROOM, Files, mapped
-from dq.log.format import FORMAT, Identity, Malformed, check_format, json_object, seal, unseal, want, want_count
+from dq.log.format import FORMAT, Identity, Malformed, seal, unseal, want
 from dq.log.layout import Layout
 from dq.log.quarantine import Quarantine
 from dq.log.storage import StorageWriter
-from dq.model.epoch import EpochStart, later_starts
+from dq.log.stream_file import StreamDescription, read_stream
+from dq.model.epoch import EpochStart
 from dq.model.names import check_name
 from dq.model.settings import StreamSettings
-from dq.model.shown import shown
 
 _STREAM_FILE_BYTES_MAX = 1 * MIB
 _CLEAN_MARK_BYTES_MAX = 1024 * MIB
 _MAKING, _GONE = ".making", ".gone"  # no stream has such a name: they begin with a dot
 _TAKEN_NAMES = frozenset({"writer.lock", "writer.lock.pid", "clean.json", "clean.json.tmp"})
-
-
-@dataclass(frozen=True, slots=True)
-class StreamDescription:
-    """What `stream.json` says."""
-
-    name: str
-    uuid: str
-    epoch: int
-    settings: StreamSettings
-    starts: tuple[EpochStart, ...] = ()
-
-    def encode(self) -> bytes:
-        """One JSON line, sealed as the headers of a log are."""
-        fields: dict[str, Any] = {"format": FORMAT, "name": self.name, "uuid": self.uuid, "epoch": self.epoch}
-        fields |= {"starts": [tuple(start) for start in self.starts], "settings": self.settings.to_dict()}
-        return seal(orjson.dumps(fields)[:-1])[0]
-
-    def next_epoch(self, ends: Sequence[int], *, accepted: bool = False) -> StreamDescription:
-        """The same stream, an epoch later, that begins where its buckets end now."""
-        start = EpochStart(self.epoch + 1, tuple(ends), accepted)
-        return replace(self, epoch=start.epoch, starts=later_starts(self.starts, start))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,47 +42,6 @@ class OpenStream:
     settings: StreamSettings
     writers: list[StorageWriter]
     starts: tuple[EpochStart, ...] = ()
-
-
-def read_stream(files: Files, root: Path, name: str) -> StreamDescription:
-    """What is kept of a stream; for any process.
-
-    Raises:
-        FileNotFoundError: no such stream. Damaged, NewerFormat, LogError: its file cannot be used.
-    """
-    path = Layout(root).stream_file(name)
-    content = files.read_whole(path, _STREAM_FILE_BYTES_MAX)
-    try:
-        check_format(json_object(content))
-        fields, _ = unseal(content)
-        described, uuid, epoch = want(fields, "name", str), want(fields, "uuid", str), want_count(fields, "epoch")
-        settings, starts = want(fields, "settings", dict), fields.get("starts", [])
-    except Malformed as error:
-        raise Damaged(f"{path} is not what was written: {error}") from error
-    except NewerFormat as error:
-        raise NewerFormat(f"{path}: {error}") from None
-    if described != name:
-        raise Damaged(f"{path} describes the stream {described!r}: it was copied or renamed; put it back where it was")
-    try:
-        found = StreamDescription(name, uuid, epoch, StreamSettings.from_dict(settings))
-        return replace(found, starts=_starts(starts, found.settings.buckets))
-    except Malformed as error:
-        raise Damaged(f"{path} is not what was written: {error}") from error
-    except InvalidSetting as error:
-        raise NewerFormat(f"{path} has settings that this version of dq does not know: {error}") from error
-
-
-def _starts(values: Any, buckets: int) -> tuple[EpochStart, ...]:
-    with contextlib.suppress(TypeError, ValueError):
-        starts = tuple(EpochStart(epoch, tuple(ends), accepted) for epoch, ends, accepted in values)
-        if type(values) is list and all(_is_start(start, buckets) for start in starts):
-            return starts
-    raise Malformed(f"its starts are {shown(values)}")
-
-
-def _is_start(start: EpochStart, buckets: int) -> bool:
-    numbers = (start.epoch, *start.ends)
-    return len(start.ends) == buckets and type(start.accepted) is bool and all(type(n) is int and n >= 0 for n in numbers)
 
 
 class Catalog:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from dq.config import LIMITS
 from dq.log.bucket_log import recover
-from dq.log.catalog import StreamDescription
 from dq.log.files import Files
 from dq.log.format import Identity
 from dq.log.layout import Layout
 from dq.log.quarantine import Quarantine
 from dq.log.recovery import Recovered
 from dq.log.sink_log import Replay, recover_sink, sink_identity
+from dq.log.stream_file import StreamDescription
 
 
 class LookingFiles(Files):

@@ -11,13 +11,13 @@ import orjson
 
 from dq.config import LIMITS, MIB
 from dq.errors import InvalidSetting
-from dq.log.catalog import StreamDescription, read_stream
 from dq.log.files import Files, mapped
 from dq.log.format import Malformed
 from dq.log.layout import Layout, segment_path, segments_among
 from dq.log.quarantine import Quarantine
 from dq.log.recovery import damaged, read_segment_header
 from dq.log.scan import Walk, scan
+from dq.log.stream_file import StreamDescription, read_stream
 from dq.mend.look import LookingFiles, look_at_bucket
 from dq.mend.target import Target, target_of, unserved
 

@@ -11,12 +11,13 @@ from typing import Any
 from dq.config import LIMITS
 from dq.core.sink import ShardStart, SinkCore
 from dq.errors import Damaged, InvalidName, LogError, NewerFormat
-from dq.log.catalog import StreamDescription, check_directory, read_stream
+from dq.log.catalog import check_directory
 from dq.log.files import mapped
 from dq.log.layout import Layout
 from dq.log.locks import is_held
 from dq.log.recovery import Recovered
-from dq.log.sinks import read_sink
+from dq.log.sink_file import read_sink
+from dq.log.stream_file import StreamDescription, read_stream
 from dq.mend.look import LookingFiles, look_at_bucket, look_at_sink
 from dq.model.names import check_name
 from dq.model.settings import MEMORY

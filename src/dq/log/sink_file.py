@@ -6,16 +6,14 @@ from pathlib import Path
 
 import orjson
 
-from dq.config import MIB
-from dq.errors import Damaged, DiskFull, InvalidSetting, LogError, NewerFormat
+from dq.errors import DiskFull, LogError
 from dq.log.catalog import make_directory
 from dq.log.files import NO_ROOM, Files
-from dq.log.format import FORMAT, Malformed, check_format, json_object, seal, unseal, want
+from dq.log.format import FORMAT, Malformed, seal, want
 from dq.log.layout import Layout
+from dq.log.sealed import blamed, read_sealed, settings_of
 from dq.model.names import check_name
 from dq.model.settings import SinkSettings
-
-_SINK_FILE_BYTES_MAX = 1 * MIB
 
 
 def read_sink(files: Files, root: Path, name: str) -> SinkSettings | None:
@@ -25,24 +23,15 @@ def read_sink(files: Files, root: Path, name: str) -> SinkSettings | None:
         Damaged, NewerFormat, LogError: its file cannot be used.
     """
     path = Layout(root).sink_settings(name)
-    try:
-        content = files.read_whole(path, _SINK_FILE_BYTES_MAX)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    try:
-        check_format(json_object(content))
-        fields, _ = unseal(content)
+    with blamed(path, "restore it, or remove the sink's directory"):
+        try:
+            fields = read_sealed(files, path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
         described, settings = want(fields, "sink", str), want(fields, "settings", dict)
-    except Malformed as error:
-        raise Damaged(f"{path} is not what was written: {error}; restore it, or remove the sink's directory") from error
-    except NewerFormat as error:
-        raise NewerFormat(f"{path}: {error}") from None
-    if described != name:
-        raise Damaged(f"{path} describes the sink {described:.200}: it was copied or renamed; put it back where it was")
-    try:
-        return SinkSettings.from_dict(settings)
-    except InvalidSetting as error:
-        raise NewerFormat(f"{path} has settings that this version of dq does not know: {error}") from error
+        if described != name:
+            raise Malformed(f"it describes the sink {described!r:.200}")
+        return settings_of(SinkSettings, settings)
 
 
 def make_sink(files: Files, root: Path, name: str, settings: SinkSettings) -> None:

@@ -20,9 +20,9 @@ OVERRIDDEN = {
 
 
 def numbers(text: str) -> set[int]:
-    """`1, 3–5` as the numbers in it."""
+    """`1, 3 to 5` as the numbers in it."""
     found: set[int] = set()
-    for first, last in re.findall(r"(\d+)(?:(?:[–-]| to )(\d+))?", text):
+    for first, last in re.findall(r"(\d+)(?:(?:\u2013|-| to )(\d+))?", text):
         found.update(range(int(first), int(last or first) + 1))
     return found
 
@@ -33,7 +33,7 @@ def named(kind: str, item: str) -> list[str]:
 
 
 def test_every_row_of_bad_input_has_a_test_that_names_it() -> None:
-    covered = {number for text in named("bad input", r"\d+(?:(?:[–-]| to )\d+)?") for number in numbers(text)}
+    covered = {number for text in named("bad input", r"\d+(?:(?:\u2013|-| to )\d+)?") for number in numbers(text)}
     assert set(range(1, 62)) - covered == set(OVERRIDDEN)
 
 
@@ -55,7 +55,7 @@ def test_every_crash_has_a_test_that_names_it(row: str) -> None:
 
 @pytest.mark.parametrize("rule", range(1, 14))
 def test_every_rule_of_recovery_has_a_test_that_names_it(rule: int) -> None:
-    covered = {n for text in re.findall(r"\bR(\d+(?:(?:[–-]| to )R?\d+)?)\b", ALL) for n in numbers(text.replace("R", ""))}
+    covered = {n for text in re.findall(r"\bR(\d+(?:(?:\u2013|-| to )R?\d+)?)\b", ALL) for n in numbers(text.replace("R", ""))}
     assert rule in covered
 
 

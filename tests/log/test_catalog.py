@@ -12,7 +12,7 @@ import pytest
 from log_rig import records
 from sim_files import FaultyFiles
 
-from dq.errors import Damaged, DiskFull, InvalidName, InvalidSetting, LogError, NewerFormat
+from dq.errors import Damaged, DiskFull, InvalidName, InvalidSetting, LogError, NewerFormat, SyncFailed
 from dq.log.catalog import Catalog, OpenStream
 from dq.log.files import Files
 from dq.log.format import seal
@@ -92,7 +92,7 @@ def test_a_stream_is_made_whole_or_not_at_all(root: Path, method: str, nth: int,
     files = FaultyFiles()
     catalog = opened(root, files)
     files.fail_next(method, code, after=nth)
-    with contextlib.suppress(DiskFull if code == errno.ENOSPC else LogError):
+    with contextlib.suppress(SyncFailed, DiskFull if code == errno.ENOSPC else LogError):
         catalog.create("emails", StreamSettings(buckets=2))
     again = opened(root)
     assert again.errors == {}

@@ -72,10 +72,13 @@ MUTANTS = [
     Mutant(
         "settled before the dead letter is stored",
         "broker/consumer_broker.py",
-        "                for event in run.dead_letter_writes(intents):\n",
-        "                for intent in intents:\n                    run.core.dead_letter_stored(intent.stream, intent.intent)\n"
-        "                run.write_notes()\n                for event in run.dead_letter_writes([]):\n",
-        ("tests/processes/test_rows.py",),
+        "                for event in run.dead_letter_writes(letters):\n",
+        "                events = run.dead_letter_writes(letters)\n"
+        "                for letter in letters:\n"
+        "                    run.core.dead_letter_stored(letter.stream, letter.intent)\n"
+        "                run.write_notes()\n"
+        "                for event in events:\n",
+        ("tests/simulation/test_simulation.py",),
     ),
     Mutant(
         "a lease is kept after the death of its consumer",
@@ -122,8 +125,8 @@ MUTANTS = [
     Mutant(
         "a segment is left unflushed when the next one begins",
         "log/bucket_log.py",
-        '        """A segment begins on disk, whatever the durability, and so does all that lies before it."""\n        self.sync()\n',
-        '        """A segment begins on disk, whatever the durability, and so does all that lies before it."""\n',
+        "        self.sync()\n        first = self.end.offset\n",
+        "        first = self.end.offset\n",
         ("tests/log/test_durability.py",),
     ),
     Mutant(

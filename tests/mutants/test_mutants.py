@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from mutants import MUTANTS, SOURCE, Mutant
 from stage import announce
 

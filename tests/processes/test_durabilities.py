@@ -75,7 +75,7 @@ def test_the_same_with_sync_is_damage(tmp_path: Path) -> None:
     with BrokerManager(root) as broker:
         with Publisher(broker, "s") as publisher:
             publisher.publish_many({"n": "new"} for _ in range(500))
-        with pytest.raises(Damaged, match="its log lost its end; .* --accept-loss"):
+        with pytest.raises(Damaged, match=r"its log lost its end; .* --accept-loss"):
             drained(broker, "s")
         assert "lost its end" in sink_of(broker, "all")["damaged"]["s/0"]
 

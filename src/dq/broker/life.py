@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from dq.clock import Clock
 from dq.config import LIMITS
-from dq.errors import BrokerRunning, Damaged, DqError, InUse, LogError, NewerFormat, ProtocolError
+from dq.errors import BrokerRunning, Damaged, DiskFull, DqError, InUse, LogError, NewerFormat, ProtocolError
 from dq.log.files import Files
 from dq.log.locks import HeldLock, hold
 from dq.model.event import Event, EventOwner, EventType, decode
@@ -80,7 +80,7 @@ def exit_code_of(error: BaseException) -> ExitCode:
         return ExitCode.DAMAGED
     if isinstance(error, PermissionError) or isinstance(error.__cause__, PermissionError):
         return ExitCode.NOT_PERMITTED
-    if isinstance(error, (LogError, OSError)):
+    if isinstance(error, (LogError, DiskFull, OSError)):
         return ExitCode.IO
     return ExitCode.SOFTWARE
 

@@ -119,6 +119,7 @@ class PublisherBroker:
         try:
             self._do(event)
         except DqError as error:
+            self._end_on_failed_flush(error)
             echoed = ("stream", "publisher", "sequence") if event.type is EventType.WRITE else ("request",)
             self._life.tell(nack(_OWNER, error, **{name: event[name] for name in echoed if name in event.fields}))
 
@@ -166,6 +167,13 @@ class PublisherBroker:
         stream = self._catalog.streams.get(name)
         if stream is None or stream.settings.retention != "settled":
             return
+        try:
+            self._trim_stream(name, stream)
+        except LogError as error:
+            log.error("stream %s cannot be trimmed now: %s", name, error)
+            self._end_on_failed_flush(error)
+
+    def _trim_stream(self, name: str, stream: OpenStream) -> None:
         over = sum(writer.stats().bytes for writer in stream.writers) - stream.settings.keep_bytes
         keep_seconds = 0.0 if stream.settings.backend == MEMORY else stream.settings.keep_seconds
         for bucket, writer in enumerate(stream.writers):
@@ -207,6 +215,7 @@ class PublisherBroker:
             check_client_id(publisher)
             stream = self._open(event["stream"], create=event.get("create", False), wish=event.get("settings", {}))
         except DqError as error:
+            self._end_on_failed_flush(error)
             desk.refuse(pipe, publisher, error)
             return
         client = PublisherClient(pipe, publisher, event["pid"], stream)
@@ -284,7 +293,7 @@ class PublisherBroker:
                 self._answer_stored(staged)
             return
         if isinstance(result, SyncFailed):
-            self._life.fail(result)
+            self._end_on_failed_flush(result)
             result = OutcomeUnknown(f"{result}; whether these records are stored is not known until they are sent again")
         elif isinstance(result, DiskFull):
             log.warning("%s", result)
@@ -294,6 +303,11 @@ class PublisherBroker:
                 self._answer_stored(staged)
             else:
                 self._answer_failed(staged, result)
+
+    def _end_on_failed_flush(self, error: DqError) -> None:
+        """The next broker finds out what the disk has: this one cannot know any more."""
+        if isinstance(error, SyncFailed):
+            self._life.fail(error)
 
     def _answer_stored(self, staged: Staged) -> None:
         stored = staged.stored

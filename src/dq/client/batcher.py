@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dq.client.drafts import Draft
 from dq.config import LIMITS
 from dq.core.buckets import BucketRouter
-from dq.errors import DqError, OutcomeUnknown
+from dq.errors import DqError, LogError, OutcomeUnknown
 from dq.model.event import Event, EventOwner, EventType
 from dq.model.receipt import StoredRange
 
@@ -218,17 +218,21 @@ class Batcher:
 
         Numbers begin anew: the publisher must go on under another id.
         """
-        failed: list[Draft] = []
+        of_sent = error
+        if isinstance(error, LogError):  # they were sent, and the broker that is there now cannot say what became of them
+            of_sent = OutcomeUnknown(f"{error}; whether the records that were under way are stored is not known")
+        failed: list[Settled] = []
         for lane in self.lanes:
             lane.next_sequence = 0
-            failed += [*lane.in_flight, *lane.waiting, *([lane.draft] if lane.draft is not None else [])]
+            failed += [(draft, of_sent) for draft in lane.in_flight]
+            failed += [(draft, error) for draft in (*lane.waiting, *([lane.draft] if lane.draft is not None else []))]
             lane.in_flight.clear()
             lane.waiting.clear()
             lane.draft = None
-        for draft in failed:
+        for draft, _ in failed:
             self._forget(draft)
         self.in_flight = 0
-        return [(draft, error) for draft in failed]
+        return failed
 
     @property
     def draft_open(self) -> bool:

@@ -14,7 +14,7 @@ from uuid import uuid4
 import orjson
 
 from dq.config import LIMITS, MIB, Limits
-from dq.errors import Damaged, DiskFull, InvalidName, InvalidSetting, LogError, StreamReadOnly
+from dq.errors import Damaged, DiskFull, InvalidName, InvalidSetting, LogError, StreamReadOnly, SyncFailed
 from dq.log.backend import get_backend
 from dq.log.files import NO_ROOM, Files, mapped
 from dq.log.format import FORMAT, Identity, Malformed, seal, unseal, want
@@ -102,6 +102,9 @@ class Catalog:
 
     def _open_stream(self, name: str, mark: Any) -> OpenStream:
         check_directory(self._files, self._layout.stream(name))
+        path = self._layout.stream_file(name)
+        with mapped(path, "delete"):
+            self._files.drop_unfinished(path)
         described = read_stream(self._files, self._layout.root, name)
         known = isinstance(mark, dict) and (mark.get("uuid"), mark.get("epoch")) == (described.uuid, described.epoch)
         writers = self._open_buckets(described, mark.get("buckets") if known else None)
@@ -165,7 +168,8 @@ class Catalog:
         """Makes a stream that does not exist yet; after a crash in between there is either all of it or nothing.
 
         Raises:
-            InvalidName, InvalidSetting: it cannot be made. DiskFull, LogError: the disk does not take it.
+            InvalidName, InvalidSetting: it cannot be made. DiskFull, LogError: the disk does not take it. SyncFailed: the disk
+                did not confirm it; whether it is made shows at the next start.
         """
         if check_name("stream", name) in _TAKEN_NAMES:
             raise InvalidName(f"{name!r} cannot name a stream: dq has a file of that name")
@@ -178,6 +182,11 @@ class Catalog:
         except OSError as error:
             kind = DiskFull if error.errno in NO_ROOM else LogError
             raise kind(f"cannot make the stream {name!r}: {error.strerror}; nothing of it is left") from error
+        try:
+            self._files.sync_directory(self._layout.streams)
+        except OSError as error:
+            why = f"the disk did not confirm that the stream {name!r} was made: {error.strerror}"
+            raise SyncFailed(f"{why}; the broker finds out what it has, then ask again") from error
         stream = self.streams[name] = _opened(described, self._open_buckets(described, None))
         return stream
 
@@ -201,7 +210,6 @@ class Catalog:
             with contextlib.suppress(OSError, LogError):
                 self._remove(making)
             raise
-        files.sync_directory(streams)
 
     def destroy(self, name: str) -> None:
         """Deletes a stream and its records, for good. One that does not exist is no error. Raises LogError."""
@@ -249,6 +257,8 @@ class Catalog:
     def _take_marks(self) -> dict[str, Any]:
         """What the last clean stop left, removed before anything is written that it does not know of."""
         path, files = self._layout.clean_mark, self._files
+        with mapped(path, "delete"):
+            files.drop_unfinished(path)
         try:
             content = files.read_whole(path, _CLEAN_MARK_BYTES_MAX)
         except FileNotFoundError:

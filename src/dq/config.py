@@ -112,7 +112,7 @@ class Limits:
     watch_seconds: float = 1.0
     """How often the manager looks whether its directory and its socket are still there: four `lstat`, some 10 us."""
     restart_backoff_seconds: float = 0.05
-    """Before the second restart of a broker that died; doubles up to the next figure. The first restart is at once."""
+    """Before the restart of a broker that ended by itself; doubles up to the next figure. After a kill it is at once."""
     restart_backoff_seconds_max: float = 5.0
     """The longest wait before a restart."""
 

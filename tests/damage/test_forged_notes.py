@@ -77,10 +77,11 @@ def take_all(core: SinkCore, now: float) -> None:
 
 
 def taken_notes() -> list[bytes]:
-    """The notes of that life, up to a cut and a later epoch."""
+    """The notes of that life, up to a start, a later epoch and a cut."""
     core = lived()
     notes = core.take_notes()
-    return [*notes, b'{"epoch":2,"stream":"orders","bucket":1}\n', b'{"cut":3,"stream":"emails","bucket":0}\n']
+    later = (b'{"start":1048600}\n', b'{"epoch":2,"stream":"orders","bucket":1}\n', b'{"cut":3,"stream":"emails","bucket":0}\n')
+    return [*notes, *later]
 
 
 LIFE = taken_notes()

@@ -16,7 +16,7 @@ from dq.broker.sink_run import Push, SinkRun
 from dq.broker.sinks import Sinks
 from dq.broker.words import acked, extended, given_back
 from dq.config import LIMITS
-from dq.errors import Damaged, DiskFull, DqError, LogError, ProtocolError
+from dq.errors import BrokerLost, Damaged, DiskFull, DqError, LogError, ProtocolError, SyncFailed
 from dq.log.backend import End
 from dq.log.catalog import make_directory
 from dq.log.layout import Layout
@@ -138,6 +138,10 @@ class ConsumerBroker:
             new = [self._sinks.put_over(run, opened) for opened in event.get("opened", [])]
             run.check_readable()
             kept = self._join(run, event, is_new=any(new))
+        except SyncFailed as error:  # the next broker finds out what the disk has; the client waits for it
+            self._life.fail(error)
+            desk.refuse(pipe, consumer, BrokerLost(str(error)))
+            return
         except DqError as error:
             desk.refuse(pipe, consumer, error)
             return

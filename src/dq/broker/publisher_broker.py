@@ -19,7 +19,6 @@ from dq.errors import (
     DiskFull,
     DqError,
     LogError,
-    OutcomeUnknown,
     ProtocolError,
     SyncFailed,
     UnknownStream,
@@ -294,7 +293,7 @@ class PublisherBroker:
             return
         if isinstance(result, SyncFailed):
             self._end_on_failed_flush(result)
-            result = OutcomeUnknown(f"{result}; whether these records are stored is not known until they are sent again")
+            result = SyncFailed(f"{result}; whether these records are stored is not known until they are sent again")
         elif isinstance(result, DiskFull):
             log.warning("%s", result)
         end = self._catalog.streams[shard[0]].writers[shard[1]].end.offset

@@ -16,7 +16,7 @@ import orjson
 from dq.clock import Clock
 from dq.config import LIMITS, Limits
 from dq.core.sink import Offer, ShardStart, SinkCore
-from dq.errors import Damaged, DiskFull, LogError, NewerFormat, RecordsTrimmed
+from dq.errors import Damaged, DiskFull, DqError, LogError, NewerFormat, RecordsTrimmed
 from dq.log.backend import End, StorageReader, get_backend
 from dq.log.files import Files
 from dq.log.layout import REPAIR, Layout
@@ -72,6 +72,12 @@ class SinkRun:
         self._notes: dict[tuple[int, int], str] = {}
         self._letters_from: dict[str, int] = {}
         self._letters_sent: dict[str, int] = {}
+        try:
+            self.write_notes()
+            self._log.sync()  # from which number on this broker leases
+        except DqError:
+            self._log.close()
+            raise
 
     # --- streams ---------------------------------------------------------------------------------------------------
 

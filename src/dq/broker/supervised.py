@@ -11,6 +11,7 @@ import logging
 import multiprocessing
 import socket
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from multiprocessing.queues import Queue
 
 log = logging.getLogger("dq")
+_CALM_SECONDS = LIMITS.restart_backoff_seconds_max
 Main = Callable[[Setup, "Queue[bytes]", "Queue[bytes]", socket.socket], None]
 
 
@@ -60,6 +62,7 @@ class Supervised:
         self.restart_at: float | None = None
         self.last_error: Event | None = None
         self._failures = 0
+        self._ready_at = 0.0
         self._waiting: deque[tuple[bytes, socket.socket]] = deque()
 
     @property
@@ -146,7 +149,7 @@ class Supervised:
 
     def set_ready(self) -> None:
         """The broker has said that it runs."""
-        self.ready = True
+        self.ready, self._ready_at = True, time.monotonic()
         self.hand_waiting()
 
     def _died(self) -> None:
@@ -156,7 +159,9 @@ class Supervised:
         self._poller.remove(process.sentinel)
         process.join()
         was_ready, self.ready = self.ready, False
-        self._failures = 0 if was_ready else self._failures + 1
+        # Killed, or at work for a while before it ended: that says nothing of the next one. Else the next may end as it did.
+        calm = was_ready and ((process.exitcode or 0) < 0 or time.monotonic() - self._ready_at >= _CALM_SECONDS)
+        self._failures = 0 if calm else self._failures + 1
         self._handover.close()
         # What it said last is read before its queue is given up: the end of the pipe shows once our copy is closed.
         self._inbox.cancel_join_thread()
@@ -181,7 +186,7 @@ class Supervised:
         return f"exit {code}"
 
     def schedule_restart(self, now: float) -> None:
-        """The first restart is at once; one that fails at its start again and again waits longer each time."""
+        """After a kill the restart is at once; one that ends by itself again and again waits longer each time."""
         self.restarts += 1
         wait = 0.0
         if self._failures:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dq.client.drafts import Draft
 from dq.config import LIMITS
 from dq.core.buckets import BucketRouter
-from dq.errors import DqError, LogError, OutcomeUnknown
+from dq.errors import DqError, LogError, OutcomeUnknown, SyncFailed
 from dq.model.event import Event, EventOwner, EventType
 from dq.model.receipt import StoredRange
 
@@ -177,7 +177,7 @@ class Batcher:
     def refused(self, bucket: int, sequence: int, error: DqError) -> Settled | None:
         """A batch was not committed; what is returned is to be settled without the lock."""
         draft = self._awaited(bucket, sequence)
-        if draft is None or (isinstance(error, OutcomeUnknown) and not draft.again):
+        if draft is None or isinstance(error, SyncFailed):
             # Nobody knows: the broker leaves after such an answer, and the batch is sent again to the next one, which does.
             return None
         if draft.doomed is not None:

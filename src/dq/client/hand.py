@@ -140,7 +140,7 @@ class Hand:
     ) -> None:
         """Notes anything but an ack."""
         with self.lock:
-            lease.left -= span[1] - span[0]
+            lease.ended(range(*span))
             lease.note_sent([span])
             self._decided.append((lease.number, outcome, span, after, reason, error))
             if lease.left <= 0:
@@ -275,7 +275,7 @@ class Hand:
                 if task.outcome is not None:
                     continue
                 if now - since > self.grace:  # it is not ours any more
-                    task.lease.left -= 1
+                    task.lease.lose(task.offset)
                     if task.lease.left <= 0:
                         self._leases.pop(task.lease.number, None)
                     continue

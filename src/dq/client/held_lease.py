@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -26,12 +27,13 @@ class HeldLease:
         stream, bucket, first, count: its records.
         attempts, errors: for those that come again: attempts burned before, and the last error.
         received_wall: when it came, seconds since 1970.
-        left: how many are not settled.
+        left: how many are in hand and not settled.
+        lost: those that are not in hand any more, since they were left unsettled for too long; a late ack of one is sent.
     """
 
     __slots__ = (
         "_body", "_decoded", "_place", "_publishers", "_sent", "acked", "attempts", "bucket", "count", "errors", "extended",
-        "first", "grace", "hand", "left", "number", "received_wall", "renewed_wall", "settler", "stream",
+        "first", "grace", "hand", "left", "lost", "number", "received_wall", "renewed_wall", "settler", "stream",
     )  # fmt: skip
 
     def __init__(self, event: Event, hand: Hand, settler: Settler, grace: float) -> None:
@@ -49,6 +51,18 @@ class HeldLease:
         self.extended: dict[int, float] = {}
         self.acked: list[int] = []
         self.left = self.count
+        self.lost: set[int] = set()
+
+    def lose(self, offset: int) -> None:
+        """A record was left unsettled for so long that it is another's by now."""
+        self.lost.add(offset)
+        self.left -= 1
+
+    def ended(self, offsets: Sequence[int]) -> None:
+        """Something was decided about records."""
+        self.left -= len(offsets)
+        if self.lost:
+            self.left += len(self.lost.intersection(offsets))
 
     def begin_acks(self) -> None:
         """The first ack since the last were taken: has them sent within 5 ms."""
@@ -63,7 +77,7 @@ class HeldLease:
         del self.acked[:count]
         if self.acked:  # another thread appended meanwhile, and saw no need to begin
             self.begin_acks()
-        self.left -= count
+        self.ended(offsets)
         ranges = to_ranges(offsets)
         self.note_sent(ranges)
         return ranges

@@ -275,6 +275,10 @@ class Link:
 
     # --- the end ---------------------------------------------------------------------------------------------------
 
+    def renew(self) -> None:
+        """Gives this connection up for a new one, on which the session says anew who it is."""
+        self._lost()
+
     def close(self, goodbye: Event | None = None) -> None:
         """Ends the connection; safe twice."""
         if self._refusal is not None:

@@ -18,7 +18,7 @@ from dq.client.link import Link, error_of
 from dq.client.place import Place, root_of
 from dq.client.wishes import seconds_of
 from dq.config import LIMITS
-from dq.errors import DqError, Forked, InvalidPayload, InvalidSetting, OutcomeUnknown, PublishTimeout
+from dq.errors import DqError, Forked, InvalidPayload, InvalidSetting, OutcomeUnknown, PublishTimeout, SequenceError
 from dq.model.event import Event, EventOwner, EventType
 from dq.model.names import check_name
 from dq.model.receipt import Receipt, Receipts
@@ -284,8 +284,13 @@ class Publisher:
             with batcher.lock:
                 settled = batcher.stored(fields["bucket"], fields["sequence"], fields["first"], fields["count"])
         elif event.type is EventType.NACK and "sequence" in fields:
+            error = error_of(event)
             with batcher.lock:
-                settled = batcher.refused(fields["bucket"], fields["sequence"], error_of(event))
+                settled = batcher.refused(fields["bucket"], fields["sequence"], error)
+            if isinstance(error, SequenceError):
+                # The log lost batches that were confirmed, as its durability allows: their numbers are gone, and others follow.
+                self._link.renew()
+                self.failed(error)
         if settled is not None:
             draft, outcome = settled
             draft.settle(outcome)

@@ -76,6 +76,11 @@ class Book:
             hand = self.hands[consumer] = Hand(consumer)
         return hand
 
+    def start(self, next_lease: int) -> None:
+        """A broker starts, and numbers its leases on from there."""
+        self.next_lease = next_lease
+        self.notes.add({"start": next_lease})
+
     # --- whole shards ------------------------------------------------------------------------------------------------
 
     def cursor(self, shard: Shard, start: int, uuid: str, epoch: int) -> Ledger:

@@ -3,6 +3,7 @@
 As the sink lives::
 
     {"cursor":0,"stream":"emails","bucket":0,"uuid":"5c1e","epoch":1}                 a shard begins, or begins anew
+    {"start":1048576}                                                                 a broker starts; its leases count from it
     {"lease":17,"stream":"emails","bucket":0,"first":100,"count":50,"bytes":10500,"to":"c-ab12"}
     {"lease":18,"stream":"emails","bucket":0,"first":7,"count":1,"bytes":210,"to":"c-ab12","alone":true}   a suspect
     {"ack":17,"stream":"emails","bucket":0,"ranges":[[100,120],[121,150]]}            only what it newly settled

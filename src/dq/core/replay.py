@@ -315,6 +315,12 @@ def _replay_cut(book: Book, note: Note) -> None:
     book.cut_back(_ledger(book, note), _count(note, "cut"))
 
 
+def _replay_start(book: Book, note: Note) -> None:
+    number = _count(note, "start")
+    _demand(number >= book.next_lease, "its leases were given out before")
+    book.start(number)
+
+
 def _replay_trim(book: Book, note: Note) -> None:
     book.trim(_ledger(book, note), _count(note, "trim"))
 
@@ -346,6 +352,7 @@ _KINDS: dict[str, Callable[[Book, Note], None]] = {
     "release": _replay_release,
     "retry": _replay_retry,
     "snapshot": _replay_snapshot,
+    "start": _replay_start,
     "stored": _replay_stored,
     "suspect": _replay_suspect,
     "trim": _replay_trim,

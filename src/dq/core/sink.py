@@ -28,6 +28,11 @@ from dq.model.settings import SinkSettings
 __all__ = ["DeadLetter", "IllegalStep", "Offer", "Range", "Shard", "ShardStart", "SinkCore", "SinkStats"]
 
 
+_LEASES_UNFLUSHED_MAX = 1 << 20
+"""Numbers of leases that are left out at a start. The notes of the last second may be lost with a failed flush, and a consumer
+that lives on still speaks of the leases in them: their numbers must not mean others."""
+
+
 class SinkCore:
     """The state of one sink over all its shards. `now` is monotonic seconds everywhere.
 
@@ -77,8 +82,12 @@ class SinkCore:
             self._notes_unknown += 1
 
     def recover(self, now: float) -> None:
-        """After the replay: leases that were found wait for their consumers, delays and intents begin anew."""
+        """After the replay: leases that were found wait for their consumers, delays and intents begin anew.
+
+        What it notes is to be on disk before the first lease.
+        """
         book = self._book
+        book.start(book.next_lease + _LEASES_UNFLUSHED_MAX)
         for hand in list(book.hands.values()):
             if hand.leases:
                 hand.returning = True
@@ -118,7 +127,7 @@ class SinkCore:
             self._book.cursor(shard, start, uuid, epoch)
             self._rules.freed_many()
             return 0
-        gone = self._rules.begin_epoch(ledger, epoch, starts) if ledger.epoch != epoch else 0
+        gone = self._rules.begin_epoch(ledger, epoch, starts) if epoch > ledger.epoch else 0
         if ledger.closed:
             ledger.closed = False
             self._offers.wake(ledger)

@@ -88,9 +88,7 @@ class Windows:
         for publisher in self._staged:
             window = self._windows[publisher]
             window.batches.pop()
-            window.last -= 1
-            if not window.batches:
-                del self._windows[publisher]
+            window.last -= 1  # kept, though it may be empty: a later number that is under way still leaves a gap
         self._staged.clear()
 
     def _forget(self, now: float) -> None:
@@ -111,6 +109,7 @@ class Windows:
         return {
             publisher: [round(window.heard, 3), window.last, [number for batch in window.batches for number in batch]]
             for publisher, window in self._windows.items()
+            if window.batches
         }
 
     @classmethod

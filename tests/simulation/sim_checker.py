@@ -1,0 +1,367 @@
+"""What was promised to whom in a simulated world, and whether it is true: plain sets and dicts of places and numbers."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+from log_rig import read_all
+from sim_files import MemoryFiles
+from sim_life import LAYOUT, SMALL
+
+from dq.client.drafts import Draft
+from dq.core.states import State
+from dq.errors import DiskFull, DqError, OutcomeUnknown, SequenceError, StreamReadOnly, by_name
+from dq.log.catalog import OpenStream
+from dq.log.reader import BucketReader
+from dq.model.event import Event
+
+_LEASE = b'{"lease":'
+_ACKS = ("ack", "drop")
+_ENDS = ("ack", "drop", "dead_letter")
+
+
+class Place(NamedTuple):
+    stream: str
+    bucket: int
+    offset: int
+
+    @property
+    def shard(self) -> tuple[str, int]:
+        return self.stream, self.bucket
+
+
+class BrokenPromise(AssertionError):
+    """dq did not do what it says."""
+
+
+@dataclass
+class Sink:
+    """One sink as its consumers know it.
+
+    Attributes:
+        delivered: records that were in a consumer's hand, by number.
+        decided: records that a consumer has settled, by number, confirmed or not.
+        confirmed: those of them of which the confirmation came; they are never delivered again.
+        volatile: those of `confirmed` that no flush has covered yet: a power cut may bring them back.
+        age: how often its log or its streams may have lost their end. Leases given out before are forgotten then, and acks of
+            them count for nothing.
+        age_at_start: its age when its broker started.
+    """
+
+    max_attempts: int
+    delivered: set[int] = field(default_factory=set)
+    decided: set[int] = field(default_factory=set)
+    confirmed: set[Place] = field(default_factory=set)
+    volatile: set[Place] = field(default_factory=set)
+    may_lose: bool = False
+    age: int = 0
+    age_at_start: int = 0
+
+
+class Checker:
+    """Hears of everything that passes and objects as soon as something cannot be.
+
+    Attributes:
+        counts: what happened, for the report.
+    """
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.sinks: dict[str, Sink] = {}
+        self.over: dict[str, list[str]] = {}  # stream -> sinks
+        self.durabilities: dict[str, str] = {}
+        self._lines: dict[int, bytes] = {}
+        self._batches: dict[Draft, list[int]] = {}
+        self._batch_of: dict[int, Draft] = {}
+        self._publisher_of: dict[int, str] = {}
+        self._receipts: dict[int, Place] = {}
+        self._refused: set[int] = set()
+        self._at: dict[Place, int] = {}
+        self._where: dict[int, Place] = {}
+        self._flushed: dict[tuple[str, int], int] = defaultdict(int)
+        self._may_lose: set[tuple[str, int]] = set()
+        self._gone: set[int] = set()
+        self.letters: Counter[tuple[str, str, int]] = Counter()
+        self._letters_unread: set[str] = set()  # streams whose dead letters cannot be read now
+
+    # --- publishers ------------------------------------------------------------------------------------------------
+
+    def asked(self, number: int, line: bytes, publisher: str, stream: str, draft: Draft) -> None:
+        """A record was handed in."""
+        self.counts["records"] += 1
+        self._lines[number], self._publisher_of[number], self._batch_of[number] = line, publisher, draft
+        self._batches.setdefault(draft, []).append(number)
+
+    def receipt(self, number: int, place: Place, *, late: bool) -> None:
+        """A publisher was told where its record is; `late`, by a broker that is not there any more."""
+        self.counts["receipts"] += 1
+        if late and self.durabilities[place.stream] != "sync":
+            return  # its durability allows that it was lost before this word arrived
+        self._receipts[number] = place
+        self._saw(place, number)
+
+    def failed(self, numbers: list[int], error: DqError) -> None:
+        """A publisher was told that a batch failed."""
+        self.counts[type(error).__name__] += 1
+        if isinstance(error, DiskFull):
+            self._refused.update(numbers)
+        elif isinstance(error, SequenceError) and self.counts["failed flushes of lossy streams"]:
+            return  # what its publisher had receipts for is lost, as the durability allows, and leaves a gap
+        elif not isinstance(error, (OutcomeUnknown, StreamReadOnly)) and type(error).__name__ != "BrokerLost":
+            raise BrokenPromise(f"{numbers} were refused: {error!r}")
+
+    def refused_to_join(self, event: Event, *, impatient: bool) -> None:
+        """A client was not let in: only a disk that fails is a reason, a broker that was replaced meanwhile, or a connection
+        of its own that it gave up and the broker still has."""
+        error = by_name(event["error"], event["message"])
+        self.counts["not let in"] += 1
+        if type(error).__name__ not in ("DiskFull", "LogError", "SyncFailed", "BrokerLost") and not impatient:
+            raise BrokenPromise(f"a client was not let in: {error!r}")
+
+    def _saw(self, place: Place, number: int) -> None:
+        known = self._at.setdefault(place, number)
+        if known != number:
+            raise BrokenPromise(f"{place} was record {known} and is {number}")
+        where = self._where.setdefault(number, place)
+        if where != place:
+            raise BrokenPromise(f"record {number} is at {where} and at {place}")
+
+    def _is_shaky(self, stream: str) -> bool:
+        """Whether a stream may have lost records while leases of them were on their way, as its durability allows."""
+        return self.durabilities[stream] != "sync" and self.counts["failed flushes of lossy streams"] > 0
+
+    # --- consumers -------------------------------------------------------------------------------------------------
+
+    def delivered(self, sink: str, place: Place, number: int, attempt: int) -> None:
+        """A record is in the hand of a consumer."""
+        found = self.sinks[sink]
+        if number in self._gone:
+            return  # it was sent before its stream lost it
+        if not self._is_shaky(place.stream):
+            self._saw(place, number)
+        self.counts["delivered"] += 1
+        self.counts["redelivered"] += number in found.delivered
+        found.delivered.add(number)
+        if attempt > found.max_attempts:
+            raise BrokenPromise(f"{place} was delivered to {sink} as attempt {attempt} of {found.max_attempts}")
+
+    def decided(self, sink: str, act: str, numbers: list[int]) -> None:
+        """A consumer sends what it decided of these records."""
+        if act in _ENDS:
+            self.sinks[sink].decided.update(numbers)
+
+    def confirmed(self, sink: str, act: str, numbers: list[int]) -> None:
+        """The consumer broker has confirmed what a consumer decided. (A late wish for a dead letter is passed over.)"""
+        if act in _ACKS:
+            found = self.sinks[sink]
+            places = [self._where[number] for number in numbers if number in self._where]
+            new = [place for place in places if place not in found.confirmed and not self._is_shaky(place.stream)]
+            found.confirmed.update(new)
+            found.volatile.update(new)
+            self.counts["confirmed"] += len(new)
+
+    # --- the disk --------------------------------------------------------------------------------------------------
+
+    def wrote(self, path: Path, content: bytes) -> None:
+        """Notes go to the log of a sink before anything is sent: what is leased again shows here first."""
+        if path.parent.parent != LAYOUT.sinks or path.suffix != ".jsonl":
+            return
+        found = self.sinks[path.parent.name]
+        for line in content.split(b"\n"):
+            if line.startswith(_LEASE) and line.endswith(b"}"):
+                note = orjson.loads(line)
+                for offset in range(note["first"], note["first"] + note["count"]):
+                    place = Place(note["stream"], note["bucket"], offset)
+                    if place in found.confirmed and not self._brought_back(found, place):
+                        raise BrokenPromise(f"{path.parent.name}: {place} is leased again after its ack was confirmed")
+
+    def _brought_back(self, sink: Sink, place: Place) -> bool:
+        """Whether the ack of a record may be forgotten; then it is."""
+        if not (sink.may_lose and place in sink.volatile):
+            return False
+        self.counts["acks brought back"] += 1
+        sink.confirmed.discard(place)
+        sink.volatile.discard(place)
+        return True
+
+    def flushed(self, path: Path) -> None:
+        if path.suffix != ".jsonl":
+            return
+        if path.parent.parent == LAYOUT.sinks:
+            if not self.sinks[path.parent.name].may_lose:
+                self.sinks[path.parent.name].volatile.clear()
+        elif LAYOUT.streams in path.parents:
+            stream, bucket = path.parts[-3], int(path.parts[-2])
+            if (stream, bucket) in self._may_lose:
+                return
+            ends = [place.offset + 1 for place in self._at if place.shard == (stream, bucket)]
+            self._flushed[stream, bucket] = max(ends, default=0)
+
+    def flush_failed(self, path: Path) -> None:
+        """What was not flushed before may be lost from now on: a flush that returns well after this one says nothing of it."""
+        self.counts["failed flushes"] += 1
+        if path.parent.parent == LAYOUT.sinks:
+            self.sinks[path.parent.name].may_lose = True
+            self.sinks[path.parent.name].age += 1
+        elif path.suffix == ".jsonl" and self.durabilities.get(path.parts[-3], "sync") != "sync":
+            self._may_lose.add((path.parts[-3], int(path.parts[-2])))
+            self.counts["failed flushes of lossy streams"] += 1
+
+    def power_cut(self) -> None:
+        self.counts["power cuts"] += 1
+        for sink in self.sinks.values():
+            sink.may_lose = True
+        for stream, durability in self.durabilities.items():
+            if durability != "sync":
+                self._may_lose.update((stream, bucket) for bucket in range(16))
+
+    # --- a broker has started --------------------------------------------------------------------------------------
+
+    def consumer_broker_opened(self, runs: dict[str, Any], closed: dict[str, Any]) -> None:
+        """Every confirmed ack is in its state, but for those that may be lost: they come again, and are counted."""
+        for name, error in closed.items():
+            if type(error).__name__ not in ("DiskFull", "LogError", "SyncFailed"):
+                raise BrokenPromise(f"sink {name} is closed: {error!r}")
+        for name, sink in self.sinks.items():
+            if name not in runs:
+                if sink.confirmed - sink.volatile and name not in closed:
+                    raise BrokenPromise(f"sink {name} is gone")
+                continue
+            ledgers = runs[name].core._book.ledgers
+            for place in sorted(sink.confirmed):
+                ledger = ledgers.get(place.shard)
+                state = ledger.state_of(place.offset) if ledger is not None else State.WAITING
+                if state not in (State.SETTLED, State.DYING) and not self._brought_back(sink, place):
+                    raise BrokenPromise(f"{name}: the confirmed ack of {place} is forgotten")
+            sink.may_lose = False
+            sink.age_at_start = sink.age
+            sink.volatile &= sink.confirmed
+
+    def publisher_broker_opened(
+        self, disk: MemoryFiles, streams: dict[str, OpenStream], errors: dict[str, Any], names: list[str]
+    ) -> None:
+        """What has a receipt is where the receipt says; what a stream may lose by its durability is lost from one place on."""
+        for name, error in errors.items():
+            if type(error).__name__ not in ("DiskFull", "LogError", "SyncFailed"):
+                raise BrokenPromise(f"stream {name} is closed: {error!r}")
+        names = [name for name in names if name in streams and name in self.durabilities]
+        for name in names:
+            for bucket, writer in enumerate(streams[name].writers):
+                self._cut((name, bucket), writer.end.offset)
+        self.check_logs(disk, streams)
+        self._may_lose = {shard for shard in self._may_lose if shard[0] not in names}
+
+    def _cut(self, shard: tuple[str, int], end: int) -> None:
+        lost = [place for place in self._at if place.shard == shard and place.offset >= end]
+        if shard in self._may_lose:
+            for name in self.over[shard[0]]:
+                self.sinks[name].age += 1
+        if not lost:
+            return
+        if shard not in self._may_lose or min(lost).offset < self._flushed[shard]:
+            raise BrokenPromise(f"{shard} ends at {end}: {len(lost)} records are lost, {self._flushed[shard]} were flushed")
+        self.counts["records lost as allowed"] += len(lost)
+        self._flushed[shard] = end
+        for place in lost:
+            number = self._at.pop(place)
+            self._gone.add(number)
+            del self._where[number]
+            self._receipts.pop(number, None)
+            for sink in self.sinks.values():
+                sink.confirmed.discard(place)
+                sink.volatile.discard(place)
+
+    # --- the logs --------------------------------------------------------------------------------------------------
+
+    def check_logs(self, disk: MemoryFiles, streams: dict[str, OpenStream]) -> None:
+        """Reads everything that is stored."""
+        self.letters.clear()
+        there = disk.list_directory(LAYOUT.streams)
+        self._letters_unread = {name for name in self.durabilities if f"{name}-dlq" in there and f"{name}-dlq" not in streams}
+        firsts: dict[tuple[str, int], int] = {}
+        for name, stream in streams.items():
+            for bucket, writer in enumerate(stream.writers):
+                first, end = writer.stats().first_offset, writer.end
+                reader = BucketReader(disk, LAYOUT.bucket(name, bucket), SMALL)
+                reader.advance(end)
+                lines = read_all(reader, first, end.offset).splitlines(keepends=True)
+                if name in self.durabilities:
+                    firsts[name, bucket] = first
+                    self._check_bucket(name, bucket, first, lines)
+                else:
+                    self._check_letters(lines)
+        self._check_receipts(firsts, streams)
+
+    def _check_bucket(self, name: str, bucket: int, first: int, lines: list[bytes]) -> None:
+        latest: dict[str, int] = {}
+        present: Counter[Draft] = Counter()
+        for offset, line in enumerate(lines, first):
+            number = orjson.loads(line)["payload"]["n"]
+            if self._lines.get(number) != line:
+                raise BrokenPromise(f"{name}/{bucket}/{offset} is not what was published: {line!r}")
+            self._saw(Place(name, bucket, offset), number)
+            publisher = self._publisher_of[number]
+            if number <= latest.get(publisher, 0):
+                raise BrokenPromise(f"{name}/{bucket}: {publisher} published {number} before {latest[publisher]}")
+            latest[publisher] = number
+            present[self._batch_of[number]] += 1
+        for draft, count in present.items():
+            numbers = self._batches[draft]
+            begins = self._where[numbers[-1]].offset - len(numbers) + 1 if numbers[-1] in self._where else first
+            if count != len(numbers) and begins >= first:  # else the segment that it begins in was trimmed
+                raise BrokenPromise(f"{name}/{bucket}: of the batch {numbers} there are {count} records")
+
+    def _check_letters(self, lines: list[bytes]) -> None:
+        for line in lines:
+            fields = orjson.loads(line)
+            headers, number = fields["headers"], fields["payload"]["n"] if fields.get("payload") else 0
+            self.letters[headers["dq-sink"], headers["dq-id"], number] += 1
+        twice = [letter for letter, count in self.letters.items() if count > 1]
+        if twice:
+            raise BrokenPromise(f"dead letters stand twice: {twice}")
+
+    def _check_receipts(self, firsts: dict[tuple[str, int], int], streams: dict[str, OpenStream]) -> None:
+        for number, place in self._receipts.items():
+            if place.shard not in firsts:
+                continue
+            if place.offset >= streams[place.stream].writers[place.bucket].end.offset:
+                raise BrokenPromise(f"record {number} had a receipt for {place} and is lost")
+            if place.offset < firsts[place.shard]:
+                for name in self.over[place.stream]:
+                    self._check_over(name, place)
+
+    def _check_over(self, name: str, place: Place) -> None:
+        """A record that is trimmed was settled by this sink."""
+        letter = (name, f"{place.stream}/{place.bucket}/{place.offset}", self._at[place])
+        if (
+            place.stream not in self._letters_unread
+            and self._at[place] not in self.sinks[name].decided
+            and letter not in self.letters
+        ):
+            raise BrokenPromise(f"{place} is trimmed, and {name} had not settled it")
+
+    # --- the end ---------------------------------------------------------------------------------------------------
+
+    def check_end(self) -> None:
+        """All is published and consumed: each record was in a hand of each sink, and each one given up is a dead letter."""
+        for number, place in self._where.items():
+            for name in self.over[place.stream]:
+                letter = (
+                    name,
+                    f"{place.stream}/{place.bucket}/{place.offset}",
+                    number,
+                )  # its consumers died before they saw it
+                if number not in self.sinks[name].delivered and letter not in self.letters:
+                    raise BrokenPromise(f"{number} at {place} was never delivered to {name}")
+                self._check_over(name, place)
+        self.counts["dead letters"] += len(self.letters)
+
+    def check_refused(self) -> None:
+        """What was refused for want of room is not stored. (Before a power cut, which may bring back what was taken back.)"""
+        back = self._refused & self._where.keys()
+        if back and not self.counts["power cuts"]:
+            raise BrokenPromise(f"{sorted(back)} were refused and are stored")

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
-
-LOG_TESTS = str(Path(__file__).parents[1] / "log")
-if LOG_TESTS not in sys.path:
-    sys.path.append(LOG_TESTS)
-
-from log_rig import Rig  # noqa: E402
+from log_rig import Rig, three_segments
 
 
 @pytest.fixture
@@ -22,9 +16,5 @@ def rig(tmp_path: Path) -> Rig:
 
 @pytest.fixture
 def three(rig: Rig) -> Rig:
-    """A log of three segments on the real disk, 60 records in batches of two."""
-    log = rig.open(segment_bytes=2600)
-    rig.fill(log, 30)
-    log.close()
-    assert len(rig.segments()) == 3
-    return rig
+    """A log of three segments on the real disk."""
+    return three_segments(rig)

@@ -19,26 +19,6 @@ from dq.log.storage import Batch
 from dq.model.settings import StreamSettings
 
 
-class FailingFiles(FaultyFiles):
-    """As FaultyFiles; opening and looking can fail too."""
-
-    def _open(self, path: Path, flags: int) -> int:
-        self._note("open")
-        return super()._open(path, flags)
-
-    def list_directory(self, path: Path) -> list[str]:
-        self._note("list_directory")
-        return super().list_directory(path)
-
-    def state(self, path: Path) -> os.stat_result:
-        self._note("state")
-        return super().state(path)
-
-    def size(self, fd: int) -> int:
-        self._note("size")
-        return super().size(fd)
-
-
 def content_of(root: Path) -> dict[str, bytes]:
     """All files below `root`, but the mark of a clean stop, which every start takes away."""
     return {str(path): path.read_bytes() for path in root.rglob("*") if path.is_file() and path.name != "clean.json"}
@@ -89,12 +69,12 @@ READS = ["pread", "open", "size", "state", "list_directory"]
 def test_an_error_at_any_read_of_an_opening_cuts_nothing(root: Path, method: str, code: int) -> None:
     """R13: at each of them in turn it is an error that names the path, never the end of a file; once it has passed, all is
     there."""
-    trial = FailingFiles()
+    trial = FaultyFiles()
     before = content_of(root)
     nth = failed = 0
     while True:
         nth += 1
-        files = FailingFiles()
+        files = FaultyFiles()
         files.fail_next(method, code, after=nth - 1)
         try:
             errors = open_all(files, root)
@@ -132,7 +112,7 @@ def test_an_error_of_the_disk_while_reading_is_not_the_end_for_a_reader(rig: Rig
     rig.fill(log, 60)
     for method in ("pread", "open"):
         for nth in range(12):
-            files = FailingFiles()
+            files = FaultyFiles()
             reader = BucketReader(files, rig.directory)
             reader.advance(log.end)
             files.fail_next(method, errno.EIO, after=nth)
@@ -156,7 +136,7 @@ def test_an_error_of_the_disk_while_reading_is_not_the_end_for_a_reader(rig: Rig
 def test_a_directory_that_cannot_be_written_is_refused_by_name(root: Path, method: str, code: int) -> None:
     """R12: whichever call is the first to find out; what lies there can be read as before."""
     before = content_of(root)
-    files = FailingFiles()
+    files = FaultyFiles()
     for nth in range(40):
         files.fail_next(method, code, after=nth)
     errors: dict[str, DqError] = {}

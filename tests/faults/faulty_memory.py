@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -63,15 +62,3 @@ class FaultyMemory(FaultyFiles, MemoryFiles):
     def write_some(self, fd: int, group: Sequence[bytes | bytearray | memoryview], position: int) -> int:
         self._check(self._fds[fd], "write")
         return super().write_some(fd, group, position)
-
-    def _open(self, path: Path, flags: int) -> int:
-        self._note("open")
-        return super()._open(path, flags)
-
-    def list_directory(self, path: Path) -> list[str]:
-        self._note("list_directory")
-        return super().list_directory(path)
-
-    def state(self, path: Path) -> os.stat_result:
-        self._note("state")
-        return super().state(path)

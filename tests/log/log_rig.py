@@ -76,6 +76,15 @@ class Rig:
         return [self.files.read_whole(self.quarantine / name, 1 << 30) for name in names]
 
 
+def three_segments(rig: Rig) -> Rig:
+    """Fills the log with three segments, 60 records in batches of two."""
+    log = rig.open(segment_bytes=2600)
+    rig.fill(log, 30)
+    log.close()
+    assert len(rig.segments()) == 3
+    return rig
+
+
 def read_all(reader: BucketReader, first: int, end: int, count_max: int = 10_000, bytes_max: int = 1 << 20) -> bytes:
     """All records from `first` to `end`, joined; closes the reader."""
     found = []

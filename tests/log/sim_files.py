@@ -329,6 +329,22 @@ class FaultyFiles(Files):
         size = self._note("write_some")
         return super().write_some(fd, [b"".join(group)[:size]] if size else group, position)
 
+    def _open(self, path: Path, flags: int) -> int:
+        self._note("open")
+        return super()._open(path, flags)
+
+    def list_directory(self, path: Path) -> list[str]:
+        self._note("list_directory")
+        return super().list_directory(path)
+
+    def state(self, path: Path) -> os.stat_result:
+        self._note("state")
+        return super().state(path)
+
+    def size(self, fd: int) -> int:
+        self._note("size")
+        return super().size(fd)
+
     def pread(self, fd: int, size: int, position: int) -> bytes:
         self._note("pread")
         return super().pread(fd, size, position)

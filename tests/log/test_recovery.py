@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from log_rig import UUID, Rig, batch_bytes, read_all, record, records, sealed
+from log_rig import UUID, Rig, batch_bytes, read_all, record, records, sealed, three_segments
 from sim_files import FaultyFiles
 
 from dq.config import LIMITS
@@ -22,12 +22,7 @@ Change = Callable[[bytes], bytes]
 
 @pytest.fixture
 def three(rig: Rig) -> Rig:
-    """A log of three segments, 60 records in batches of two."""
-    log = rig.open(segment_bytes=2600)
-    rig.fill(log, 30)
-    log.close()
-    assert len(rig.segments()) == 3
-    return rig
+    return three_segments(rig)
 
 
 def spoil(path: Path, change: Change) -> None:

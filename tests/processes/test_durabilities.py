@@ -51,12 +51,7 @@ def test_a_kill_of_every_process_loses_nothing(tmp_path: Path, durability: str) 
 def test_an_end_that_the_machine_lost_takes_the_sinks_back_with_it(tmp_path: Path, durability: str) -> None:
     """The log has lost its end, as after a power cut: the sink counts it, and misses nothing of what is published then."""
     root = tmp_path / "queue_data"
-    with BrokerManager(root) as broker:
-        broker.stream("s", durability=durability)
-        with Publisher(broker, "s", batch_size=100) as publisher:
-            publisher.publish_many({"n": n} for n in range(1000))
-        assert len(drained(broker, "s")) == 1000
-    cut_last(root, batches=3)
+    publish_drain_and_cut(root, durability)
     with BrokerManager(root) as broker:
         with Publisher(broker, "s") as publisher:
             assert publisher.publish({"n": "new"}).id == "s/0/700"
@@ -67,11 +62,7 @@ def test_an_end_that_the_machine_lost_takes_the_sinks_back_with_it(tmp_path: Pat
 def test_the_same_with_sync_is_damage(tmp_path: Path) -> None:
     """R9 on processes: what a sink was given of a stream that promised to keep it is not there."""
     root = tmp_path / "queue_data"
-    with BrokerManager(root) as broker:
-        with Publisher(broker, "s", batch_size=100) as publisher:
-            publisher.publish_many({"n": n} for n in range(1000))
-        assert len(drained(broker, "s")) == 1000
-    cut_last(root, batches=3)
+    publish_drain_and_cut(root, "sync")
     with BrokerManager(root) as broker:
         with Publisher(broker, "s") as publisher:
             publisher.publish_many({"n": "new"} for _ in range(500))
@@ -80,15 +71,20 @@ def test_the_same_with_sync_is_damage(tmp_path: Path) -> None:
         assert "lost its end" in sink_of(broker, "all")["damaged"]["s/0"]
 
 
-def cut_last(root: Path, batches: int) -> None:
-    """Takes the last batches off a stream's log, as if they had never reached the disk."""
+def publish_drain_and_cut(root: Path, durability: str) -> None:
+    """1,000 records are published and settled; then the last 300 are taken off, as if they had never reached the disk."""
+    with BrokerManager(root) as broker:
+        broker.stream("s", durability=durability)
+        with Publisher(broker, "s", batch_size=100) as publisher:
+            publisher.publish_many({"n": n} for n in range(1000))
+        assert len(drained(broker, "s")) == 1000
     [path] = (root / "streams" / "s" / "0").glob("*.jsonl")
     places, position = [], 0
     for line in path.read_bytes().splitlines(keepends=True):
         if line.startswith(b'{"batch"'):
             places.append(position)
         position += len(line)
-    path.write_bytes(path.read_bytes()[: places[-batches]])
+    path.write_bytes(path.read_bytes()[: places[-3]])
 
 
 def test_a_stream_with_an_interval_is_flushed_within_it(tmp_path: Path) -> None:

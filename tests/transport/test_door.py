@@ -151,22 +151,6 @@ def test_who_says_more_than_its_hello_before_it_is_answered_is_refused(broker, n
             assert is_closed(sock)
 
 
-@pytest.mark.usefixtures("unharmed")
-def test_who_stays_silent_at_the_door_is_closed_and_holds_nobody_up(broker):
-    """Row 25: one with nothing, one with a byte, one with half a frame; all three wait at once."""
-    socks = [knock(broker.root) for _ in range(3)]
-    try:
-        socks[1].sendall(b"\0")
-        socks[2].sendall(frame(hello())[:20])
-        with Publisher(broker, "quick") as publisher:
-            assert publisher.publish(1).id.startswith("quick/0/")
-        for sock in socks:
-            assert is_closed(sock)
-    finally:
-        for sock in socks:
-            sock.close()
-
-
 def test_what_is_wrong_with_a_hello_is_told(broker):
     peer = Peer(broker.root)
     try:

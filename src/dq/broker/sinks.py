@@ -77,6 +77,7 @@ class Sinks:
         settings = SinkSettings.from_dict(wish)
         make_sink(self._life.files, self._life.root, name, settings)
         run = self.runs[name] = SinkRun(self._life.root, self._life.files, self._life.clock, name, settings, self._life.limits)
+        self.closed.pop(name, None)
         return run
 
     # --- their streams -----------------------------------------------------------------------------------------------

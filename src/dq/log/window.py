@@ -60,7 +60,7 @@ class Windows:
         if back >= len(window.batches):
             raise OutcomeUnknown(f"batch {sequence} of {publisher} came again, {back} batches after it: too old to be known")
         known, first, known_count = window.batches[-1 - back]
-        # A dead letter is known by its number alone: when it is sent again, its line has another time.
+        # A dead letter is known by its number alone: its record may be gone by the time that it is sent again.
         if (known != checksum or known_count != count) and not publisher.startswith(_SINK):
             raise SequenceError(f"batch {sequence} of {publisher} came again with other records: use a new number")
         return Stored(first, count, duplicate=True)

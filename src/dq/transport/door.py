@@ -194,13 +194,12 @@ def take_over(sock: socket.socket) -> tuple[bytes, socket.socket] | None:
         raise EOFError from error
     if not event:
         raise EOFError
-    if len(descriptors) < (
-        2 if event == _ASIDE else 1
-    ):  # out of descriptors: the kernel dropped it, and its client comes again
+    is_aside = event == _ASIDE
+    if len(descriptors) < 1 + is_aside:  # out of descriptors: the kernel dropped it, and its client comes again
         for descriptor in descriptors:
             os.close(descriptor)
         return None
-    if event == _ASIDE:
+    if is_aside:
         with open(descriptors[1], "rb") as aside:
             aside.seek(0)
             event = aside.read()

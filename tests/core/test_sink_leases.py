@@ -417,3 +417,18 @@ def test_memory_does_not_grow_with_the_backlog_or_with_what_was_done(desk):
     ledger = book.ledgers[EMAILS]
     assert [len(each) for each in (ledger.settled, ledger.returned, ledger.leases, book.leases, book.ended)] == [0] * 5
     assert len(desk.core._deadlines._heap) <= 2
+
+
+def test_a_consumer_that_falls_silent_is_to_be_asked_once_and_served_when_it_speaks(make_desk):
+    desk = make_desk(ack_grace=10.0)
+    desk.commit(10)
+    desk.join("a", credit=5)
+    desk.take()
+    desk.advance(11)
+    # It may have nothing to say: all that it had is settled as far as it knows
+    assert desk.core.take_silenced() == ["a"]
+    assert desk.core.take_silenced() == []
+    assert desk.take() is None
+    desk.core.withdraw("a")
+    desk.core.grant("a", 20)
+    assert desk.take() is not None

@@ -63,6 +63,9 @@ class SimConsumer(SimClient):
             # One of a broker that is gone may be forgotten; a number that was forgotten may be given out again.
             self._ages[lease] = -1 if late or lease in self._ages else sink.age_at_start
             self.hand.take(event)
+        elif event.type is EventType.READ:
+            self.hand.forget_credit()
+            self.flush()
         else:
             assert event.type is EventType.ACK, event
             self.hand.confirmed(event["number"])

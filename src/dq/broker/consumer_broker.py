@@ -227,6 +227,7 @@ class ConsumerBroker:
             if deadline is not None and deadline <= now:
                 run.core.expire(now)
                 self._touched[run] = None
+                self._ask_silent(run)
         if self._resend_at is not None and self._resend_at <= now:
             self._resend_at = None
             self._resend_dead_letters()
@@ -246,6 +247,14 @@ class ConsumerBroker:
                 self._confirm(client)
         self._desk.flush()
         self._sync_when_due(now)
+
+    def _ask_silent(self, run: SinkRun) -> None:
+        """Asks consumers of whom nothing was heard what they want; one that is stopped answers when it goes on."""
+        for consumer in run.core.take_silenced():
+            client = self._desk.clients.get(consumer)
+            if client is not None:
+                run.core.withdraw(consumer)
+                self._desk.answer(client, Event(EventType.READ, _OWNER, {"credit": 0}))
 
     def _turn_away(self, run: SinkRun, now: float) -> None:
         """Nothing of a sink can be read any more: its consumers come again, and are told why they are not let in."""

@@ -296,6 +296,9 @@ class Consumer:
             self._hand.take(event)
         elif event.type is EventType.ACK and "number" in event.fields:
             self._hand.confirmed(event["number"])
+        elif event.type is EventType.READ:
+            self._hand.forget_credit()
+            self._flush()
         self._changed.set()
 
     def busy(self) -> bool:

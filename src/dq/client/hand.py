@@ -247,6 +247,11 @@ class Hand:
             self._granted += wanted
             return wanted
 
+    def forget_credit(self) -> None:
+        """The broker has heard nothing for long, and asks anew what is wanted."""
+        with self.lock:
+            self._granted = 0
+
     def slow(self) -> None:
         """One task runs long: gives back what was not started, and asks for nothing until the next one is wanted."""
         self.give_back()

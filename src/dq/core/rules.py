@@ -54,6 +54,7 @@ class Rules:
         book: the lasting state.
         offers: who gets what next.
         deadlines: by ("look", consumer), ("back", consumer) or ("ready", shard, offset).
+        silenced: consumers that fell silent and have not been asked yet.
     """
 
     def __init__(self, settings: SinkSettings, limits: Limits, jitter: Random) -> None:
@@ -62,6 +63,7 @@ class Rules:
         self.book = Book()
         self.offers = Offers(WaitingQueue(limits.prefetch_bytes_max))
         self.deadlines: Deadlines[tuple[Any, ...]] = Deadlines()
+        self.silenced: list[str] = []
 
     # --- attempts ----------------------------------------------------------------------------------------------------
 
@@ -203,7 +205,9 @@ class Rules:
         lost = [(lease, list(ranges)) for lease in over if (ranges := lease.under_deadline())]
         if lost:
             # Stopped, maybe: it would lose whatever it was given now.
-            hand.silent = now - hand.heard >= self._settings.ack_grace
+            if now - hand.heard >= self._settings.ack_grace and not hand.silent:
+                hand.silent = True
+                self.silenced.append(consumer)
             self.lose(hand, lost, EXPIRED, now)
         for lease in over:
             lease.deadline = now + self._settings.ack_grace  # what is left of it lives by deadlines of its own

@@ -309,6 +309,12 @@ class SinkCore:
         back. Returns how many of these there were."""
         return sum(self._when_due[kind](now, *key) for kind, *key in self._deadlines.due(now))
 
+    def take_silenced(self) -> list[str]:
+        """Consumers that fell silent since the last call: they get nothing until they say anew what they want. One may have
+        nothing to say, since it has nothing in hand as far as it knows; so they are to be asked."""
+        silenced, self._rules.silenced = self._rules.silenced, []
+        return silenced
+
     def _not_back(self, now: float, consumer: str) -> int:
         self.leave(consumer, now)
         return 1

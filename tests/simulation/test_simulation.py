@@ -21,6 +21,7 @@ from sim_world import World, simulate
 from dq.broker.consumer_broker import ConsumerBroker
 from dq.log.bucket_log import BucketLog
 from dq.log.sink_log import SinkLog
+from stage import announce
 
 PARTS = 10  # so that the limit of time of a test holds for many seeds as well
 KINDS = (
@@ -64,12 +65,11 @@ def test_whatever_happens_all_that_was_promised_is_true(part, met, request):
             raise
 
 
-def test_the_seeds_have_met_what_they_are_for(met, request):
+def test_the_seeds_have_met_what_they_are_for(met, request, capsys):
     count = request.config.getoption("--simulations")
     if count < 100:
         pytest.skip("fewer than 100 seeds need not meet everything")
-    if count > 1_000:
-        request.config.get_terminal_writer().line(f"\n{count} worlds: {dict(sorted(met.items()))}")
+    announce(capsys, f"\n{count} worlds: {dict(sorted(met.items()))}\n")
     assert {kind: met[kind] for kind in KINDS if met[kind] < count // 20} == {}
 
 

@@ -29,7 +29,7 @@ def pytest_addoption(parser) -> None:
     group.addoption("--simulations", type=int, default=150, help="tests/simulation: worlds that are played (default 150)")
     group.addoption("--simulation-seed", type=int, default=0, help="tests/simulation: seed of the first one (default 0)")
     group.addoption("--machine-examples", type=int, default=200, help="tests/simulation: examples of the sink on its disk")
-    group.addoption("--damages", type=int, default=5_000, help="damages done to a log at random (default 5000)")
+    group.addoption("--damages", type=int, default=2_000, help="damages done to a log at random (default 2000)")
     group.addoption("--damage-seed", type=int, default=None, help="seed of the damages (default: a new one, printed)")
     group.addoption("--kill-rounds", type=int, default=3, help="rounds of killed crowds and of killed managers (default 3)")
     group.addoption("--race-rounds", type=int, default=1, help="rounds of 20 managers that race for a directory (default 1)")

@@ -497,7 +497,7 @@ class SinkMachine(RuleBasedStateMachine):
 
 TestSinkMachine = SinkMachine.TestCase
 TestSinkMachine.settings = settings(
-    max_examples=400,
+    max_examples=200,
     stateful_step_count=50,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],

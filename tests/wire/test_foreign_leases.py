@@ -147,6 +147,7 @@ def test_an_ack_after_the_lease_is_over_counts_once_and_hurts_nobody(broker, nam
         prompt.say("READ", "CONSUMER", credit=1)
         second = prompt.hear()  # the lease of the first is over
         assert (second["first"], second["attempts"]) == (0, {"0": 1})
+        assert late.hear()["credit"] == 0  # nothing was heard of it: it is asked what it wants
         for client, lease in ((late, first["lease"]), (prompt, second["lease"])):
             client.say("ACK", "CONSUMER", number=1, ranges=[[lease, 0, 1]], now=True)
             assert client.hear()["number"] == 1

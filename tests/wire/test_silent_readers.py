@@ -15,6 +15,7 @@ from raw_client import LENGTH, Neighbours, RawClient, envelope, memory_bytes, wr
 
 from dq import Consumer, Publisher
 from dq.config import LIMITS, MIB
+from dq.core.book import LEASES_UNFLUSHED_MAX
 from dq.model.event import Event, EventOwner, EventType
 from dq.transport.pipe import Broken, Pipe
 from stage import Child, announce, pids, sink_of, until
@@ -112,8 +113,9 @@ def test_a_consumer_that_never_reads_is_cut_off_and_what_it_held_comes_back(dq_b
         publisher.publish_many("x" * size for _ in range(count))
     before = memory_bytes(process)
     with RawClient.consumer(dq_broker.root, "deep", "deep") as client:
-        # Leases are numbered from 0, and whoever guesses them need not read: each ack makes room for the next lease.
-        acks = b"".join(envelope("ACK", "CONSUMER", number=n, ranges=[[n, 0, count]]) for n in range(2_000))
+        # Leases are numbered one after another, and whoever guesses them need not read: each ack makes room for the next.
+        leases = range(LEASES_UNFLUSHED_MAX, LEASES_UNFLUSHED_MAX + 2_000)
+        acks = b"".join(envelope("ACK", "CONSUMER", number=n, ranges=[[lease, 0, count]]) for n, lease in enumerate(leases))
         content = envelope("READ", "CONSUMER", credit=count) + acks
         said, trips = flood(client, content, neighbours.round_trip)
     announce(capsys, f" {said / 1e6:.0f} MB said, {len(trips)} round trips beside it, p99 {p99(trips) * 1e3:.1f} ms ")

@@ -20,6 +20,9 @@ from dq.model.dead_letter import DeadLetter
 Group = dict[Shard, RangeSet]
 """Records that were in one hand when its consumer was lost, as far as nothing is known of them yet."""
 
+LEASES_UNFLUSHED_MAX = 1 << 20
+"""Numbers of leases that are left out at a start. The notes of the last second may be lost with a failed flush, and a consumer
+that lives on still speaks of the leases in them: their numbers must not mean others."""
 ENDED_LEASES_MAX = 10_000
 """Leases that ended with records unsettled and are remembered for late acks; the oldest goes first. 4 MB at most."""
 

@@ -12,6 +12,7 @@ from random import Random
 from typing import Any
 
 from dq.config import LIMITS, Limits
+from dq.core.book import LEASES_UNFLUSHED_MAX
 from dq.core.leases import Lease, Shard
 from dq.core.notes import clip
 from dq.core.offers import Offer
@@ -26,11 +27,6 @@ from dq.model.names import DEAD_LETTER_SUFFIX
 from dq.model.settings import SinkSettings
 
 __all__ = ["DeadLetter", "IllegalStep", "Offer", "Range", "Shard", "ShardStart", "SinkCore", "SinkStats"]
-
-
-_LEASES_UNFLUSHED_MAX = 1 << 20
-"""Numbers of leases that are left out at a start. The notes of the last second may be lost with a failed flush, and a consumer
-that lives on still speaks of the leases in them: their numbers must not mean others."""
 
 
 class SinkCore:
@@ -87,7 +83,7 @@ class SinkCore:
         What it notes is to be on disk before the first lease.
         """
         book = self._book
-        book.start(book.next_lease + _LEASES_UNFLUSHED_MAX)
+        book.start(book.next_lease + LEASES_UNFLUSHED_MAX)
         for hand in list(book.hands.values()):
             if hand.leases:
                 hand.returning = True

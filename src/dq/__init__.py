@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         SettingsMismatch,
         StreamReadOnly,
         SyncFailed,
+        UnknownSink,
         UnknownStream,
         UsageError,
     )
@@ -91,6 +92,7 @@ _HOMES = {
         "SettingsMismatch",
         "StreamReadOnly",
         "SyncFailed",
+        "UnknownSink",
         "UnknownStream",
         "UsageError",
     ),
@@ -123,7 +125,8 @@ __all__ = [
     "InvalidName", "InvalidPayload", "InvalidSetting", "LogError", "NewerFormat", "Outcome", "OutcomeUnknown",
     "ProtocolError", "PublishError", "PublishTimeout", "Publisher", "QueueFull", "Receipt", "Receipts", "Record",
     "RecordTooLarge", "RecordsTrimmed", "SequenceError", "SettingsMismatch", "SinkSettings", "StreamReadOnly",
-    "StreamSettings", "SyncFailed", "Task", "TaskIn", "UnknownStream", "UsageError", "Verification", "connect", "verify",
+    "StreamSettings", "SyncFailed", "Task", "TaskIn", "UnknownSink", "UnknownStream", "UsageError", "Verification", "connect",
+    "verify",
 ]  # fmt: skip
 __version__ = "0.1.0"
 

@@ -14,6 +14,7 @@
     │   ├── InvalidSetting        a setting of the wrong type, unit or size                   (ValueError)
     │   ├── SettingsMismatch      a stream or sink exists with other settings
     │   ├── UnknownStream         no stream of that name
+    │   ├── UnknownSink           no sink of that name
     │   ├── AlreadySettled        a task was settled twice
     │   ├── Closed                use after close, or after a fork
     │   └── Forked                a client object was used in a forked child                  (Closed)
@@ -98,6 +99,10 @@ class SettingsMismatch(UsageError):
 
 class UnknownStream(UsageError):
     """Raised when a stream does not exist and is not to be made. The message has near names."""
+
+
+class UnknownSink(UsageError):
+    """Raised when a sink does not exist, or was destroyed, and is not to be made."""
 
 
 class AlreadySettled(UsageError):

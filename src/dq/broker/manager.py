@@ -14,19 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from dq.broker import consumer_broker, publisher_broker
-from dq.broker.clients import Control, Registered, Registry
-from dq.broker.desk import nack
+from dq.broker.clients import Registry
 from dq.broker.directory import Directory
 from dq.broker.entrance import Entrance
 from dq.broker.figures import Figures
 from dq.broker.life import ExitCode, Setup, raise_descriptor_limit
+from dq.broker.reception import Reception
 from dq.broker.supervised import Supervised
 from dq.config import LIMITS, MIB
-from dq.errors import LogError, ProtocolError
+from dq.errors import LogError
 from dq.log import memory
 from dq.log.files import Files
-from dq.model.event import Event, EventOwner, EventType, decode
-from dq.transport.pipe import Pipe, PipeError
+from dq.model.event import Event, EventOwner, EventType
 from dq.transport.poller import Poller
 
 log = logging.getLogger("dq")
@@ -56,12 +55,20 @@ class Manager:
         )
         self._brokers = (self.publisher_broker, self.consumer_broker)
         self._directory = Directory(root, self._files)
-        self._entrance = Entrance(root, self._poller, self._let_in)
         self._registry = Registry()
-        self._strangers: dict[Pipe, float] = {}
-        self._controls: dict[Pipe, Control] = {}
         self._requests: dict[int, tuple[Supervised, Event, Callable[[Event], None]]] = {}
         self._figures = Figures(self._brokers, self._ask, self._own_figures)
+        self._reception = Reception(
+            root,
+            self._poller,
+            self.publisher_broker,
+            self.consumer_broker,
+            self._registry,
+            self._ask,
+            self._figures,
+            self._leave,
+        )
+        self._entrance = Entrance(root, self._poller, self._reception.let_in)
         self._next_request = 0
         self._stopping = False
         self._stop_seconds = LIMITS.stop_seconds
@@ -102,6 +109,11 @@ class Manager:
         """Stops after this turn."""
         self._stopping = True
 
+    def _leave(self, seconds: float) -> None:
+        """A client asks it to stop, within so many seconds."""
+        self._stop_seconds = min(seconds, LIMITS.stop_seconds)
+        self.ask_to_stop()
+
     def ask_to_stop_from_elsewhere(self) -> None:
         """The same from another thread or a signal handler."""
         self._poller.call(self.ask_to_stop)
@@ -109,7 +121,7 @@ class Manager:
     def _wait_seconds(self) -> float:
         moments = [self._watch_at, *(broker.restart_at for broker in self._brokers if broker.restart_at is not None)]
         moments += [] if self._figures.due is None else [self._figures.due]
-        moments += [since + LIMITS.hello_seconds for since in self._strangers.values()]
+        moments += [] if self._reception.due is None else [self._reception.due]
         if self._linger is not None and self._empty_since is not None:
             moments.append(self._empty_since + self._linger)
         now = time.monotonic()
@@ -130,10 +142,8 @@ class Manager:
             self._watch_at = now + LIMITS.watch_seconds
             self._watch()
         self._figures.tend(now)
-        for pipe in [pipe for pipe, since in self._strangers.items() if since + LIMITS.hello_seconds <= now]:
-            log.info("a connection that did not say who it is was closed")
-            self._forget(pipe)
-        if self._controls or self._registry.count or not self._was_ready:
+        self._reception.tend(now)
+        if self._reception.attached or self._registry.count or not self._was_ready:
             self._empty_since = None
         elif self._empty_since is None:
             self._empty_since = now
@@ -144,8 +154,7 @@ class Manager:
         """The door first, then the consumers' broker, then the publishers', within one limit of time."""
         deadline = time.monotonic() + self._stop_seconds
         self._entrance.close()
-        for pipe in [*self._strangers, *self._controls]:
-            self._forget(pipe)
+        self._reception.close()
         for broker in (self.consumer_broker, self.publisher_broker):
             broker.stop(deadline - time.monotonic())
         if self._directory.lost() is None:
@@ -233,121 +242,13 @@ class Manager:
         if asked is not None:
             asked[2](event)
 
-    # --- the door --------------------------------------------------------------------------------------------------
-
-    def _let_in(self, sock: socket.socket) -> None:
-        pipe = Pipe(sock, self._poller.scratch)
-        self._strangers[pipe] = time.monotonic()
-        self._poller.add(pipe, lambda: self._read(pipe))
-
-    def _read(self, pipe: Pipe) -> None:
-        try:
-            frames = list(pipe.receive())
-            if pipe in self._strangers and frames and (len(frames) > 1 or pipe.inbox.waiting_bytes):
-                raise ProtocolError("a client waits for the answer to its REGISTER; what came with it would be lost")
-            for frame in frames:
-                event = decode(frame)
-                if pipe in self._strangers:
-                    self._welcome(pipe, event)
-                elif pipe in self._controls:
-                    self._on_request(self._controls[pipe], event)
-        except ProtocolError as error:
-            self._reply(pipe, nack(_OWNER, error))
-            self._forget(pipe)
-        except PipeError:
-            self._forget(pipe)
-
-    def _welcome(self, pipe: Pipe, event: Event) -> None:
-        """Somebody said who it is."""
-        if event.type is not EventType.REGISTER or event.owner not in _WELCOME:
-            raise ProtocolError(f"a client begins with REGISTER, not with {event.type} of {event.owner}")
-        del self._strangers[pipe]
-        _WELCOME[event.owner](self, pipe, event)
-
-    def _welcome_client(self, pipe: Pipe, event: Event) -> None:
-        self._controls[pipe] = Control(pipe, event["id"], event["pid"])
-        self._reply(pipe, Event(EventType.ACK, _OWNER, {"status": {"pid": os.getpid(), "root": os.fspath(self.root)}}))
-
-    def _welcome_publisher(self, pipe: Pipe, event: Event) -> None:
-        self._registry.add(Registered(event["id"], EventOwner.PUBLISHER_BROKER, event["pid"], event["stream"]))
-        self._hand_over(self.publisher_broker, pipe, event)
-
-    def _welcome_consumer(self, pipe: Pipe, event: Event) -> None:
-        """The publisher broker opens the streams first, for it alone makes them; then the consumer broker gets the client."""
-        streams = event["streams"]
-        if len(streams) > LIMITS.streams_max:
-            raise ProtocolError(f"a consumer of {len(streams):,} streams; {LIMITS.streams_max:,} are the most")
-        self._poller.remove(pipe)
-        opened: list[Any] = []
-
-        def next_stream(answer: Event | None) -> None:
-            if answer is not None and answer.type is EventType.NACK:
-                self._reply(pipe, Event(EventType.NACK, _OWNER, {k: answer[k] for k in ("error", "message")}))
-                pipe.close()
-                return
-            if answer is not None:
-                opened.append(answer["opened"])
-            if len(opened) < len(streams):
-                fields = {"stream": str(streams[len(opened)]), "create": event.get("create", False), "settings": {}}
-                self._ask(self.publisher_broker, EventType.OPEN, fields, next_stream)
-                return
-            self._registry.add(Registered(event["id"], EventOwner.CONSUMER_BROKER, event["pid"], event["sink"]))
-            told = Event(event.type, event.owner, {**event.fields, "opened": opened})
-            self._hand_over(self.consumer_broker, pipe, told)
-
-        next_stream(None)
-
-    def _hand_over(self, broker: Supervised, pipe: Pipe, event: Event) -> None:
-        self._poller.remove(pipe)
-        broker.hand(event.encode(), pipe.sock)
-
-    # --- requests --------------------------------------------------------------------------------------------------
-
-    def _on_request(self, control: Control, event: Event) -> None:
-        if event.owner is not EventOwner.CLIENT or "request" not in event.fields:
-            raise ProtocolError(f"a client asks OPEN, STATUS or SHUTDOWN, not {event.type} of {event.owner}")
-        request = event["request"]
-        if event.type is EventType.SHUTDOWN:
-            self._reply(control.pipe, Event(EventType.ACK, _OWNER, {"request": request}))
-            self._stop_seconds = min(event.get("seconds", LIMITS.stop_seconds), LIMITS.stop_seconds)
-            self.ask_to_stop()
-        elif event.type is EventType.OPEN:
-            fields = {name: event[name] for name in ("stream", "create", "settings")}
-            self._ask(self.publisher_broker, EventType.OPEN, fields, lambda answer: self._pass_on(control, request, answer))
-        else:
-            self._figures.tell(lambda status: self._reply(control.pipe, _answer(request, status)))
-
-    def _pass_on(self, control: Control, request: int, answer: Event) -> None:
-        fields = {name: value for name, value in answer.fields.items() if name in ("opened", "error", "message")}
-        self._reply(control.pipe, Event(answer.type, _OWNER, {**fields, "request": request}))
-
     def _own_figures(self) -> dict[str, Any]:
         return {
             "pid": os.getpid(),
             "root": os.fspath(self.root),
-            "clients": len(self._controls),
+            "clients": self._reception.attached,
             "registered": self._registry.to_list(),
         }
-
-    def _reply(self, pipe: Pipe, event: Event) -> None:
-        if pipe.closed:
-            return
-        try:
-            pipe.send(event)
-            if pipe.waits_to_write:
-                self._poller.watch_writes(pipe, lambda broken, _: self._forget(broken))
-        except PipeError:
-            self._forget(pipe)
-
-    def _forget(self, pipe: Pipe) -> None:
-        self._poller.remove(pipe)
-        self._strangers.pop(pipe, None)
-        self._controls.pop(pipe, None)
-        pipe.close()
-
-
-def _answer(request: int, status: dict[str, Any]) -> Event:
-    return Event(EventType.ACK, _OWNER, {"request": request, "status": status})
 
 
 def _settle_environment() -> None:
@@ -360,10 +261,3 @@ def _settle_environment() -> None:
     os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(16 * MIB))
     # Python's tracker of semaphores cleans up after a killed manager, as it should, and need not say so on standard error.
     sys.warnoptions.append("ignore:resource_tracker")
-
-
-_WELCOME: dict[EventOwner, Callable[[Manager, Pipe, Event], None]] = {
-    EventOwner.CLIENT: Manager._welcome_client,
-    EventOwner.PUBLISHER: Manager._welcome_publisher,
-    EventOwner.CONSUMER: Manager._welcome_consumer,
-}

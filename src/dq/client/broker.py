@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from dq.client.lifetime import watch
 from dq.client.link import error_of
@@ -77,6 +77,16 @@ class Broker:
         if answer.type is EventType.NACK:
             raise error_of(answer)
         return answer
+
+    def change(self, kind: Literal["stream", "sink"], name: str, what: str, **fields: Any) -> dict[str, Any]:
+        """Has something done with a stream or a sink; for dq's own use. Returns what the broker that did it tells of it.
+
+        Raises:
+            As `ask`.
+        """
+        answer = self.ask(EventType.CHANGE, {"kind": kind, "name": name, "what": what, **fields})
+        result: dict[str, Any] = answer.get("result", {})
+        return result
 
     @staticmethod
     def _exchange(peer: Peer, event: Event, timeout: float) -> Event:

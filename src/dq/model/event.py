@@ -44,7 +44,9 @@ class EventType(StrEnum):
     COMMITTED = "COMMITTED"
     """How far buckets are committed."""
     TRIM = "TRIM"
-    """Segments below these offsets may go."""
+    """Records are gone, or may go."""
+    CHANGE = "CHANGE"
+    """Something is to be done with a stream or a sink as a whole."""
     STATUS = "STATUS"
     """A question for figures."""
     CLOSE = "CLOSE"
@@ -59,6 +61,7 @@ class EventOwner(StrEnum):
     CLIENT = "CLIENT"
     PUBLISHER = "PUBLISHER"
     CONSUMER = "CONSUMER"
+    READER = "READER"
     MANAGER = "MANAGER"
     PUBLISHER_BROKER = "PUBLISHER_BROKER"
     CONSUMER_BROKER = "CONSUMER_BROKER"
@@ -117,6 +120,7 @@ _FORMS: Final[dict[tuple[EventType, EventOwner], tuple[dict[str, _Kinds], dict[s
         {"id": _TEXT, "pid": _WHOLE, "sink": _TEXT, "streams": _LIST},
         {"create": _FLAG, "settings": _DICT, "again": _FLAG, "leases": _LIST, "opened": _LIST},
     ),
+    (_T.REGISTER, _O.READER): ({"id": _TEXT, "pid": _WHOLE, "streams": _LIST}, {"again": _FLAG}),
     (_T.REGISTER, _O.PUBLISHER_BROKER): ({"pid": _WHOLE, "status": _DICT}, {}),
     (_T.REGISTER, _O.CONSUMER_BROKER): ({"pid": _WHOLE, "status": _DICT}, {}),
     (_T.REGISTER, _O.MANAGER): ({}, {}),
@@ -124,6 +128,15 @@ _FORMS: Final[dict[tuple[EventType, EventOwner], tuple[dict[str, _Kinds], dict[s
     (_T.CLOSE, _O.CONSUMER_BROKER): ({"id": _TEXT}, {}),
     (_T.CLOSE, _O.CONSUMER): ({}, {}),
     (_T.CLOSE, _O.PUBLISHER): ({}, {}),
+    (_T.CLOSE, _O.READER): ({}, {}),
+    (_T.CHANGE, _O.CLIENT): (
+        {"request": _WHOLE, "kind": _TEXT, "name": _TEXT, "what": _TEXT},
+        {"wish": _DICT, "streams": _LIST, "ids": _LIST, "create": _FLAG},
+    ),
+    (_T.CHANGE, _O.MANAGER): (
+        {"request": _WHOLE, "kind": _TEXT, "name": _TEXT, "what": _TEXT},
+        {"wish": _DICT, "streams": _LIST, "ids": _LIST, "create": _FLAG, "opened": _LIST},
+    ),
     (_T.OPEN, _O.CLIENT): ({"request": _WHOLE, "stream": _TEXT, "create": _FLAG, "settings": _DICT}, {}),
     (_T.OPEN, _O.MANAGER): ({"request": _WHOLE, "stream": _TEXT, "create": _FLAG, "settings": _DICT}, {}),
     (_T.WRITE, _O.PUBLISHER): (
@@ -136,6 +149,7 @@ _FORMS: Final[dict[tuple[EventType, EventOwner], tuple[dict[str, _Kinds], dict[s
     ),
     (_T.READ, _O.CONSUMER): ({"credit": _WHOLE}, {"number": _WHOLE, "now": _FLAG}),
     (_T.READ, _O.CONSUMER_BROKER): ({"credit": _WHOLE}, {}),
+    (_T.READ, _O.READER): ({"credit": _WHOLE}, {}),
     (_T.TASK, _O.CONSUMER_BROKER): (
         {"lease": _WHOLE, "stream": _TEXT, "bucket": _WHOLE, "first": _WHOLE, "count": _WHOLE, "publishers": _LIST},
         {"attempts": _DICT, "errors": _DICT},
@@ -144,14 +158,14 @@ _FORMS: Final[dict[tuple[EventType, EventOwner], tuple[dict[str, _Kinds], dict[s
         {},
         {
             "bucket": _WHOLE, "sequence": _WHOLE, "first": _WHOLE, "count": _WHOLE, "request": _WHOLE,
-            "stream": _TEXT, "publisher": _TEXT, "opened": _DICT, "status": _DICT,
+            "stream": _TEXT, "publisher": _TEXT, "opened": _DICT, "status": _DICT, "result": _DICT,
         },
     ),
     (_T.ACK, _O.CONSUMER_BROKER): (
         {},
-        {"number": _WHOLE, "request": _WHOLE, "status": _DICT, "leases": _LIST, "settings": _DICT},
+        {"number": _WHOLE, "request": _WHOLE, "status": _DICT, "leases": _LIST, "settings": _DICT, "result": _DICT},
     ),
-    (_T.ACK, _O.MANAGER): ({}, {"request": _WHOLE, "status": _DICT, "opened": _DICT}),
+    (_T.ACK, _O.MANAGER): ({}, {"request": _WHOLE, "status": _DICT, "opened": _DICT, "result": _DICT}),
     (_T.ACK, _O.CONSUMER): ({"number": _WHOLE, "ranges": _LIST}, {"now": _FLAG}),
     (_T.NACK, _O.PUBLISHER_BROKER): (
         {"error": _TEXT, "message": _TEXT},
@@ -182,6 +196,8 @@ _PARTS: Final[dict[str, _Kinds]] = {
     "topics": _TEXT,
     "leases": _WHOLE,
     "settings": (str, int, float, bool, _NONE),
+    "wish": (str, int, float, bool, _NONE),
+    "ids": _TEXT,
 }
 # Looked up by the plain strings of an envelope, so that no enum is built before it is known to be one.
 _BY_TEXT: Final = {(str(kind), str(owner)): (kind, owner, *form) for (kind, owner), form in _FORMS.items()}

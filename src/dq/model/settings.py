@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from dq.errors import InvalidSetting, SettingsMismatch
+from dq.model.names import check_name
 from dq.model.shown import shown
+from dq.model.start import parse_start
 
 DURABILITIES = ("sync", "interval", "os", "memory")
 MEMORY = "memory"
 """The name of the backend whose streams live in memory, and of its durability: one does not go without the other."""
 _AS_THE_BACKEND = "as the backend has it"
-RETENTIONS = ("settled", "forever")
-STARTS = ("oldest", "newest")
+_AS_THE_LIMITS = "as the limits have it"
+RETENTIONS = ("settled", "limits", "forever")
+PATTERN_CHARS_MAX = 1_000
+"""Of a pattern: longer ones are lists of topics, and a sink for each is clearer."""
 
 
 def _check_number(name: str, value: object, low: float, high: float, *, whole: bool) -> None:
@@ -22,6 +27,16 @@ def _check_number(name: str, value: object, low: float, high: float, *, whole: b
     if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value) or not low <= value <= high:
         kind = "a whole number" if whole else "a number"
         raise InvalidSetting(f"{name} must be {kind} from {low:g} to {high:g}, not {shown(value)}")
+
+
+def _check_optional(name: str, value: object, low: float, high: float, *, whole: bool) -> None:
+    if value is not None:
+        _check_number(name, value, low, high, whole=whole)
+
+
+def _check_flag(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise InvalidSetting(f"{name} must be True or False, not {shown(value)}")
 
 
 def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
@@ -33,6 +48,8 @@ class _Settings:
     """What both kinds share: a dict and back, and the comparison with what is kept."""
 
     __slots__ = ()
+    FREE: ClassVar[frozenset[str]] = frozenset()
+    """Settings that count only while the thing is made: a different wish later is passed over."""
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
@@ -54,7 +71,11 @@ class _Settings:
         """
         type(self).from_dict(wish)
         kept = self.to_dict()
-        differing = [f"{key}={kept[key]!r} (asked for: {value!r})" for key, value in wish.items() if kept[key] != value]
+        differing = [
+            f"{key}={kept[key]!r} (asked for: {value!r})"
+            for key, value in wish.items()
+            if kept[key] != value and key not in self.FREE
+        ]
         if differing:
             raise SettingsMismatch(f"{kind} {name!r} exists with {', '.join(differing)}: ask for what it has, or leave it out")
 
@@ -71,9 +92,15 @@ class StreamSettings(_Settings):
             `memory` backend, until the broker stops.
         sync_seconds: how often a stream with durability "interval" is flushed; default 1.
         retention: "settled" (default) drops a segment once every sink has settled it and `keep_seconds` have passed or
-            the stream is over `keep_bytes`; "forever" drops nothing.
+            the stream is over `keep_bytes`; "limits" (the default where one of the `max_` limits is given) keeps what is
+            within them, read or not; "forever" drops nothing.
         keep_seconds: default one day.
         keep_bytes: default 1 GiB.
+        max_records: of a bucket's share of them, the newest are kept; default None, no limit.
+        max_bytes: of all buckets together; by the segment; default None, no limit.
+        max_age: seconds for which a record is kept; default None, no limit.
+        ttl: seconds after which the whole stream is destroyed; default None, never.
+        ttl_sliding: whether each record that is added renews the `ttl`; default False: it counts from when the stream was made.
         segment_bytes: size at which a segment is closed; default 64 MiB.
         backend: name of the storage backend; default "json". With "memory" the durability is "memory" too.
     """
@@ -81,9 +108,14 @@ class StreamSettings(_Settings):
     buckets: int = 1
     durability: str = _AS_THE_BACKEND
     sync_seconds: float = 1.0
-    retention: str = "settled"
+    retention: str = _AS_THE_LIMITS
     keep_seconds: float = 86_400.0
     keep_bytes: int = 1 << 30
+    max_records: int | None = None
+    max_bytes: int | None = None
+    max_age: float | None = None
+    ttl: float | None = None
+    ttl_sliding: bool = False
     segment_bytes: int = 64 << 20
     backend: str = "json"
 
@@ -99,12 +131,34 @@ class StreamSettings(_Settings):
                 + ("what is in memory ends with the broker; leave durability out" if in_memory else "that is backend='memory'")
             )
         _check_number("sync_seconds", self.sync_seconds, 0.01, 3600, whole=False)
-        _check_choice("retention", self.retention, RETENTIONS)
+        self._check_retention()
         _check_number("keep_seconds", self.keep_seconds, 0, 10**10, whole=False)
         _check_number("keep_bytes", self.keep_bytes, 0, 1 << 62, whole=True)
         _check_number("segment_bytes", self.segment_bytes, 4096, 1 << 40, whole=True)
         if not isinstance(self.backend, str) or not self.backend:
             raise InvalidSetting(f"backend must be the name of a storage backend, not {shown(self.backend)}")
+
+    def _check_retention(self) -> None:
+        _check_optional("max_records", self.max_records, 1, 1 << 62, whole=True)
+        _check_optional("max_bytes", self.max_bytes, 1, 1 << 62, whole=True)
+        _check_optional("max_age", self.max_age, 0.001, 10**10, whole=False)
+        _check_optional("ttl", self.ttl, 0.001, 10**10, whole=False)
+        _check_flag("ttl_sliding", self.ttl_sliding)
+        limited = any(limit is not None for limit in (self.max_records, self.max_bytes, self.max_age))
+        if self.retention == _AS_THE_LIMITS:
+            object.__setattr__(self, "retention", "limits" if limited else "settled")
+        _check_choice("retention", self.retention, RETENTIONS)
+        if limited != (self.retention == "limits"):
+            raise InvalidSetting(
+                f"retention={self.retention!r} "
+                + (
+                    "has no limits: leave max_records, max_bytes and max_age out"
+                    if limited
+                    else "needs max_records, max_bytes or max_age"
+                )
+            )
+        if self.ttl_sliding and self.ttl is None:
+            raise InvalidSetting("ttl_sliding=True renews a ttl, and there is none: give ttl, in seconds")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,16 +166,54 @@ class SinkSettings(_Settings):
     """Settings of a sink.
 
     Attributes:
-        start: where a new sink begins, "oldest" (default) or "newest".
+        start: where it began, as `dq.model.start` has it; default "oldest". It counts only while the sink is new.
         ack_grace: seconds without a sign of life after which a lease ends; default 20.
         max_attempts: deliveries of one record before it is dead-lettered; default 5.
+        ordered: one consumer at a time for each bucket, and a record that is retried holds back those behind it; default False.
+        no_ack: a record is settled when it is handed out, so that each is delivered at most once; default False.
+        topic: only records with this topic; the others are settled unseen. Default None: all.
+        pattern: only records in whose topic this regular expression is found (`re.search`; no topic is ""). Default None: all.
     """
+
+    FREE: ClassVar[frozenset[str]] = frozenset({"start"})
 
     start: str = "oldest"
     ack_grace: float = 20.0
     max_attempts: int = 5
+    ordered: bool = False
+    no_ack: bool = False
+    topic: str | None = None
+    pattern: str | None = None
 
     def __post_init__(self) -> None:
-        _check_choice("start", self.start, STARTS)
+        if not isinstance(self.start, str):
+            raise InvalidSetting(f"start is kept as a text, not as {shown(self.start)}")
+        parse_start(self.start)
         _check_number("ack_grace", self.ack_grace, 0.05, 7 * 86_400, whole=False)
         _check_number("max_attempts", self.max_attempts, 1, 1_000_000, whole=True)
+        _check_flag("ordered", self.ordered)
+        _check_flag("no_ack", self.no_ack)
+        if self.ordered and self.no_ack:
+            raise InvalidSetting("ordered=True waits for acks, and no_ack=True has none: choose one of them")
+        if self.topic is not None and self.pattern is not None:
+            raise InvalidSetting("a sink has a topic or a pattern, not both")
+        if self.topic is not None:
+            check_name("topic", self.topic)
+        if self.pattern is not None:
+            check_pattern(self.pattern)
+
+
+def check_pattern(pattern: object) -> re.Pattern[str]:
+    """The regular expression of a text.
+
+    Raises:
+        InvalidSetting: it is none; the message says why.
+    """
+    if not isinstance(pattern, str) or len(pattern) > PATTERN_CHARS_MAX:
+        raise InvalidSetting(
+            f"a pattern is a regular expression of at most {PATTERN_CHARS_MAX} characters, not {shown(pattern)}"
+        )
+    try:
+        return re.compile(pattern)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise InvalidSetting(f"the pattern {shown(pattern)} is no regular expression: {error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -211,6 +212,30 @@ class Conformance:
             publish(writer, 3, sequence=sequence)
         writer.trim(50)
         assert reader_of(writer.end).stats() == writer.stats()
+
+    def test_a_time_is_found_by_the_times_of_the_records(self, opener: Opener, reader_of: ReaderOf) -> None:
+        """S3: the first record published at or after an instant; the end where none was."""
+        writer, now, moments = opener(), time.time(), list[float]()
+        for sequence in range(40):
+            moments += [now + sequence + part / 10 for part in range(3)]
+            lines = b"".join(b'{"at":%.3f,"payload":%d}\n' % (at, place) for place, at in enumerate(moments[-3:]))
+            writer.append(Batch("ada", sequence, 3, lines))
+            writer.commit()
+        reader = reader_of(writer.end)
+        # All were committed before most of them say they were published: the records' own time decides.
+        assert reader.find(0.0) == 0
+        assert reader.find(now - 1) == 0
+        assert reader.find(now + 1e6) == 120
+
+    def test_a_time_in_an_empty_bucket_is_its_end(self, opener: Opener, reader_of: ReaderOf) -> None:
+        assert reader_of(opener().end).find(0.0) == 0
+
+    def test_a_time_before_what_was_trimmed_is_the_first_that_is_kept(self, opener: Opener, reader_of: ReaderOf) -> None:
+        writer = opener()
+        for sequence in range(60):
+            publish(writer, 3, sequence=sequence)
+        writer.trim(100)
+        assert reader_of(writer.end).find(0.0) == writer.stats().first_offset
 
     @settings(max_examples=25, deadline=None, suppress_health_check=_SUPPRESSED)
     @given(

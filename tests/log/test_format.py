@@ -52,7 +52,8 @@ def test_a_batch_is_read_as_it_was_written(
     walk = Walk(first, f"{prev:08x}", len(lines))
     assert walk.over(b"before" + header + lines, 6, seen) == (6 + len(header) + len(lines), None)
     start, stop = 6 + len(header), 6 + len(header) + len(lines)
-    assert seen == [(first, count, start, stop, publisher, sequence, checksum, float(f"{at:.3f}"))]
+    named = tuple(orjson.loads(header)["topics"]) if "topics" in orjson.loads(header) else None
+    assert seen == [(first, count, start, stop, publisher, sequence, checksum, float(f"{at:.3f}"), named)]
     assert (walk.offset, walk.crc) == (first + count, f"{crc:08x}")
     assert orjson.loads(header).get("topics", []) == topics
 

@@ -20,8 +20,11 @@ from dq.log.format import HEADER_BYTES_MAX, Malformed
 from dq.log.layout import segment_path, segments_among
 from dq.log.open_files import KeptFile
 from dq.log.recovery import damaged, read_segment_header
-from dq.log.scan import Flaw, Seen, Walk
+from dq.log.scan import Flaw, Seen, Topics, Walk
+from dq.log.search import first_since, place_before
 from dq.log.storage import End, Slice, StorageStats
+
+_TRIES = 5
 
 
 class _Cursor:
@@ -107,6 +110,8 @@ class BucketReader:
         last = first + count_max
         parts: list[memoryview] = []
         publishers: list[tuple[int, str]] = []
+        counts: list[int] = []
+        topics: list[Topics] = []
         publisher, publisher_from = "", first
         while cursor.offset < last and (size < bytes_max or not parts) and cursor.offset < end:
             if cursor.index == len(cursor.batches) and not self._filled(cursor, forced=not parts):
@@ -125,6 +130,8 @@ class BucketReader:
                     publishers.append((cursor.offset - publisher_from, publisher))
                 publisher, publisher_from = batch[4], cursor.offset
             parts.append(cursor.chunk[start:stop])
+            counts.append(following - cursor.offset)
+            topics.append(batch[8])
             size += stop - start
             cursor.offset = following
             if following == batch_end:
@@ -132,7 +139,7 @@ class BucketReader:
                 if cursor.lines:
                     cursor.lines = []
         publishers.append((cursor.offset - publisher_from, publisher))
-        return Slice(first, cursor.offset - first, size, parts, publishers)
+        return Slice(first, cursor.offset - first, size, parts, publishers, counts, topics)
 
     def _filled(self, cursor: _Cursor, *, forced: bool) -> bool:
         """Reads on. An error is raised by a read that has nothing to give: what lies before damage is served."""
@@ -157,6 +164,38 @@ class BucketReader:
         return cursor.lines[begin], cursor.lines[until], first + until
 
     # --- finding -----------------------------------------------------------------------------------------------------
+    def find(self, at: float) -> int:
+        """See `StorageReader.find`."""
+        if not self._end.position:
+            return self._end.offset
+        for _ in range(_TRIES):
+            self._list_segments()
+            cursor = _Cursor(self._ahead.walk.size_max)
+            try:
+                return self._find(cursor, at)
+            except (RecordsTrimmed, FileNotFoundError):
+                continue  # what was looked at is gone by now: what is left begins later
+            finally:
+                cursor.close()
+        raise LogError(f"{self._directory}: segments go faster than a time is found in them; try again")
+
+    def _find(self, cursor: _Cursor, at: float) -> int:
+        """Stands before the last batch that is known to be older, then reads on."""
+        end = self._end
+        segment, offset, position = place_before(self._files, self._directory, self._segments, end, at)
+        cursor.place(offset, segment, position, self._file(segment))
+        found, read = -1, 0
+        while cursor.walk.offset < end.offset:
+            self._fill(cursor)
+            since, exact = first_since(cursor.chunk, cursor.batches, at)
+            if exact:
+                return since
+            found = since if found < 0 else found
+            read += len(cursor.chunk) if found >= 0 else 0
+            if read >= self._limits.commit_bytes_max:
+                return found  # published before and committed after, all of it: somebody's clock is wrong
+        return end.offset
+
     def _cursor_at(self, first: int) -> _Cursor:
         for cursor in (self._ahead, self._aside):
             if cursor.offset == first:

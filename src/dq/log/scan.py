@@ -26,9 +26,11 @@ _SECTOR_BYTES = 512
 _TO_SUFFIX = SUFFIX_BYTES - 1  # from the newline of a header back to its suffix
 _ANY_BATCH = re.compile(rb'(?:\A|\n)(?=\{"batch":)')
 
-Seen = tuple[int, int, int, int, str, int, int, float]
+Topics = tuple[str, ...] | None
+"""The topics that a batch header names, as it has them; None where no record of the batch has one."""
+Seen = tuple[int, int, int, int, str, int, int, float, Topics]
 """A whole batch in a chunk: its first offset and count, where its lines start and stop in the chunk, its publisher and
-sequence number, the checksum of its lines, its time."""
+sequence number, the checksum of its lines, its time, its topics."""
 
 
 class Flaw(Enum):
@@ -81,7 +83,8 @@ class Walk:
                 fields = loads(view[start:newline])
                 first, count, size, at = fields["batch"], fields["count"], fields["bytes"], fields["at"]
                 publisher, sequence, prev, own = fields["publisher"], fields["seq"], fields["prev"], fields["crc"]
-            except (orjson.JSONDecodeError, KeyError, TypeError):
+                topics = fields.get("topics")
+            except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
                 broken = Broken(Flaw.HEADER, "a header that cannot be read")
                 break
             if type(size) is not int or not 0 <= size <= size_max:
@@ -110,10 +113,18 @@ class Walk:
                     Flaw.PLACE, f"a whole batch that does not belong here, after offset {offset} and {crc}: {shown(fields)}"
                 )
                 break
-            seen.append((first, count, lines, stop, publisher, sequence, checksum, at))
+            named = None if topics is None else _named(topics)
+            seen.append((first, count, lines, stop, publisher, sequence, checksum, at, named))
             start, offset, crc = stop, offset + count, own
         self.offset, self.crc = offset, crc
         return start, broken
+
+
+def _named(topics: object) -> tuple[str, ...]:
+    """The topics of a header; what is no list of text says as little as `*` does."""
+    if type(topics) is list and all(type(topic) is str for topic in topics):
+        return tuple(topics)
+    return ("*",)
 
 
 def scan(

@@ -6,7 +6,7 @@ suite in `tests/log/backend_conformance.py` runs over every backend.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -75,6 +75,9 @@ class Slice:
         size: bytes of all parts together.
         parts: record lines as they stand in the log; a line never crosses from one part to the next.
         publishers: who published them, in their order, as (records, publisher) for each run of one publisher's.
+        counts: records in each part. A part is a batch, or of one batch.
+        topics: of each part, the topics that its batch names: ("*",) where they were too many, "" among them where it has
+            records without one; None where no record of the batch has a topic.
     """
 
     first: int
@@ -82,6 +85,8 @@ class Slice:
     size: int
     parts: list[memoryview]
     publishers: list[tuple[int, str]]
+    counts: list[int] = field(default_factory=list)
+    topics: list[tuple[str, ...] | None] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +180,18 @@ class StorageReader(Protocol):
         Raises:
             RecordsTrimmed: `first` lies below the log's start, which is its `.first`.
             Damaged: the bytes are not what was written. LogError: they cannot be read.
+        """
+
+    def find(self, at: float) -> int:
+        """The offset of the first record that was published at or after an instant; the end if there is none.
+
+        Where clocks jumped the answer is one of the places where the time passes `at`, found in the same number of steps.
+
+        Args:
+            at: wall time in seconds since 1970.
+
+        Raises:
+            Damaged, LogError: as `read`, of the few places that are read.
         """
 
     def stats(self) -> StorageStats: ...

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dq.client.broker import Broker, connect
     from dq.client.consumer import Consumer
+    from dq.client.listener import Listener
     from dq.client.manager import BrokerManager
     from dq.client.publisher import Publisher
     from dq.client.task import Task
     from dq.errors import (
         AlreadySettled,
+        BroadcastFailed,
         BrokerError,
         BrokerLost,
         BrokerNotRunning,
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
         InvalidName,
         InvalidPayload,
         InvalidSetting,
+        ListenerDropped,
         LogError,
         NewerFormat,
         OutcomeUnknown,
@@ -53,6 +56,7 @@ if TYPE_CHECKING:
     from dq.model.receipt import Receipt, Receipts
     from dq.model.record import Record
     from dq.model.settings import SinkSettings, StreamSettings
+    from dq.model.signal import BroadcastResult, Signal
     from dq.model.task import TaskIn
 
 _HOMES = {
@@ -61,11 +65,13 @@ _HOMES = {
         "connect",
     ),
     "dq.client.consumer": ("Consumer",),
+    "dq.client.listener": ("Listener",),
     "dq.client.manager": ("BrokerManager",),
     "dq.client.publisher": ("Publisher",),
     "dq.client.task": ("Task",),
     "dq.errors": (
         "AlreadySettled",
+        "BroadcastFailed",
         "BrokerError",
         "BrokerLost",
         "BrokerNotRunning",
@@ -79,6 +85,7 @@ _HOMES = {
         "InvalidName",
         "InvalidPayload",
         "InvalidSetting",
+        "ListenerDropped",
         "LogError",
         "NewerFormat",
         "OutcomeUnknown",
@@ -115,18 +122,22 @@ _HOMES = {
         "SinkSettings",
         "StreamSettings",
     ),
+    "dq.model.signal": (
+        "BroadcastResult",
+        "Signal",
+    ),
     "dq.model.task": ("TaskIn",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "AlreadySettled", "Broker", "BrokerError", "BrokerLost", "BrokerManager", "BrokerNotRunning", "BrokerRunning",
-    "Closed", "Consumer", "Damaged", "DiskFull", "DqError", "Event", "EventOwner", "EventType", "Forked", "InUse",
-    "InvalidName", "InvalidPayload", "InvalidSetting", "LogError", "NewerFormat", "Outcome", "OutcomeUnknown",
-    "ProtocolError", "PublishError", "PublishTimeout", "Publisher", "QueueFull", "Receipt", "Receipts", "Record",
-    "RecordTooLarge", "RecordsTrimmed", "SequenceError", "SettingsMismatch", "SinkSettings", "StreamReadOnly",
-    "StreamSettings", "SyncFailed", "Task", "TaskIn", "UnknownSink", "UnknownStream", "UsageError", "Verification", "connect",
-    "verify",
+    "AlreadySettled", "BroadcastFailed", "BroadcastResult", "Broker", "BrokerError", "BrokerLost", "BrokerManager",
+    "BrokerNotRunning", "BrokerRunning", "Closed", "Consumer", "Damaged", "DiskFull", "DqError", "Event", "EventOwner",
+    "EventType", "Forked", "InUse", "InvalidName", "InvalidPayload", "InvalidSetting", "Listener", "ListenerDropped",
+    "LogError", "NewerFormat", "Outcome", "OutcomeUnknown", "ProtocolError", "PublishError", "PublishTimeout", "Publisher",
+    "QueueFull", "Receipt", "Receipts", "Record", "RecordTooLarge", "RecordsTrimmed", "SequenceError", "SettingsMismatch",
+    "Signal", "SinkSettings", "StreamReadOnly", "StreamSettings", "SyncFailed", "Task", "TaskIn", "UnknownSink",
+    "UnknownStream", "UsageError", "Verification", "connect", "verify",
 ]  # fmt: skip
 __version__ = "0.1.0"
 

@@ -98,6 +98,20 @@ class Limits:
     sink_segment_bytes: int = 16 * MIB
     """A sink's log begins a new segment, with a snapshot, at this size."""
 
+    # --- broadcasts --------------------------------------------------------------------------------------------------
+    channels_max: int = 1_000
+    """Channels of one listener."""
+    signals_waiting_max: int = 1_000
+    """Signals a listener may have before it without having answered; one more, and it is dropped: it does not read."""
+    signals_waiting_bytes_max: int = 16 * MIB
+    """The same in bytes, unless it is a single larger one."""
+    broadcasts_open_max: int = 1_000
+    """Broadcasts that one teller may wait for at a time."""
+    listener_failures_max: int = 3
+    """A listener that fails so often in a row is dropped."""
+    broadcast_timeout_seconds: float = 5.0
+    """How long a broadcast waits for its listeners."""
+
     # --- processes ---------------------------------------------------------------------------------------------------
     lock_wait_seconds: float = 5.0
     """How long a broker waits for the lock of a dying predecessor."""

@@ -30,6 +30,8 @@
     │   ├── Damaged               the bytes on disk are not what was written
     │   ├── NewerFormat           written by a newer version of dq
     │   └── SyncFailed            the disk did not confirm a flush
+    ├── BroadcastFailed           not all listeners took a signal; carries `.result`
+    ├── ListenerDropped           the broker tells a listener nothing more: it failed, or did not read
     ├── RecordsTrimmed            the records asked for are gone
     └── ProtocolError             a peer broke the protocol; its connection is closed
 
@@ -169,6 +171,20 @@ class NewerFormat(LogError):
 
 class SyncFailed(LogError):
     """Raised when the disk did not confirm a flush. It is never retried: what was not confirmed may be lost."""
+
+
+class BroadcastFailed(DqError):
+    """Raised when a broadcast was not taken as its mode asks for: a listener failed, or did not answer in time.
+
+    Attributes:
+        result: the `BroadcastResult`.
+    """
+
+    result: Any = None
+
+
+class ListenerDropped(DqError):
+    """Raised when a listener is told nothing more: it failed several times in a row, or did not read. Make a new one."""
 
 
 class RecordsTrimmed(DqError):

@@ -1,4 +1,4 @@
-"""Bytes that are no event, each with its name; and the four places at which they are said."""
+"""Bytes that are no event, each with its name; and the places at which they are said."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ PLACES: dict[str, Callable[[Path, str], RawClient]] = {
     "a client": lambda root, name: RawClient.client(root),
     "a publisher": lambda root, name: RawClient.publisher(root, name),
     "a consumer": lambda root, name: RawClient.consumer(root, name, name),
+    "a listener": lambda root, name: RawClient.listener(root, name),
 }
 
 

@@ -79,6 +79,11 @@ class RawClient:
         return cls.registered(root, envelope("REGISTER", "CONSUMER", **hello))
 
     @classmethod
+    def listener(cls, root: Path, *channels: str, id: str | None = None, **fields: Any) -> RawClient:
+        hello = {"id": id or new_id(), "pid": os.getpid(), "channels": list(channels), **fields}
+        return cls.registered(root, envelope("REGISTER", "LISTENER", **hello))
+
+    @classmethod
     def client(cls, root: Path) -> RawClient:
         return cls.registered(root, envelope("REGISTER", "CLIENT", id=new_id(), pid=os.getpid()))
 

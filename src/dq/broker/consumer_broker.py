@@ -10,6 +10,7 @@ import socket
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
+from dq.broker.broadcast import Broadcasts
 from dq.broker.desk import Desk, Neighbour, Served
 from dq.broker.life import Life, Setup, prepare
 from dq.broker.sink_run import Push, SinkRun
@@ -57,6 +58,7 @@ class ConsumerBroker:
         self._told: dict[Shard, int] = {}
         self._desk: Desk[ConsumerClient] = Desk(life, _OWNER, self._on_consumer, self._died)
         self._neighbour = Neighbour(life, self._on_hint)
+        self._broadcasts = Broadcasts(life, _OWNER)
         self._touched: dict[SinkRun, None] = {}  # no set: what is served first is the same in each run
         self._syncer = life.threads(1)
         self._syncing: Future[None] | None = None
@@ -92,6 +94,7 @@ class ConsumerBroker:
 
     def stop(self) -> None:
         self._syncer.shutdown()
+        self._broadcasts.stop()
         for client in list(self._desk.clients.values()):
             self._desk.forget(client)
         for run in self._sinks:
@@ -124,11 +127,15 @@ class ConsumerBroker:
             "sinks": {run.name: run.status() for run in self._sinks},
             "closed": {name: str(error) for name, error in self._sinks.closed.items()},
             "consumers": {c.id: {"pid": c.pid, "sink": c.run.name} for c in self._desk.clients.values()},
+            "listeners": self._broadcasts.status(),
         }
 
     # --- clients ---------------------------------------------------------------------------------------------------
 
     def on_client(self, event: Event, sock: socket.socket) -> None:
+        if event.owner is EventOwner.LISTENER:
+            self._broadcasts.on_client(event, sock)
+            return
         desk, consumer = self._desk, event["id"]
         pipe = desk.pipe(sock)
         try:
@@ -246,6 +253,7 @@ class ConsumerBroker:
             for client in list(self._unconfirmed):
                 self._confirm(client)
         self._desk.flush()
+        self._broadcasts.flush()
         self._sync_when_due(now)
 
     def _ask_silent(self, run: SinkRun) -> None:

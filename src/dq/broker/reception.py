@@ -22,6 +22,7 @@ from dq.transport.poller import Poller
 
 log = logging.getLogger("dq")
 _OWNER = EventOwner.MANAGER
+_SERVES_CHARS_MAX = 200  # of a listener's channels, in the list of who is there
 Opened = Callable[[list[Any]], None]
 Refused = Callable[[Event], None]
 
@@ -127,6 +128,11 @@ class Reception:
 
         self._open_streams(event, opened, lambda answer: self._turn_away(pipe, answer))
 
+    def _welcome_listener(self, pipe: Pipe, event: Event) -> None:
+        serves = ",".join(event["channels"])[:_SERVES_CHARS_MAX]
+        self._registry.add(Registered(event["id"], EventOwner.CONSUMER_BROKER, event["pid"], serves))
+        self._hand_over(self._consumer_broker, pipe, event)
+
     def _open_streams(self, event: Event, opened: Opened, refused: Refused) -> None:
         """Has the publisher broker open the streams that an event names, one after the other."""
         streams, found = event["streams"], list[Any]()
@@ -220,4 +226,5 @@ _WELCOME: dict[EventOwner, Callable[[Reception, Pipe, Event], None]] = {
     EventOwner.CLIENT: Reception._welcome_client,
     EventOwner.PUBLISHER: Reception._welcome_publisher,
     EventOwner.CONSUMER: Reception._welcome_consumer,
+    EventOwner.LISTENER: Reception._welcome_listener,
 }

@@ -5,23 +5,28 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
 from dq.client.lifetime import watch
 from dq.client.link import error_of
+from dq.client.listener import Listener
 from dq.client.place import root_of
 from dq.client.publisher import Publisher
 from dq.client.starter import start_detached
+from dq.client.teller import Teller
 from dq.config import LIMITS
 from dq.errors import BrokerLost, BrokerNotRunning, BrokerRunning, Closed, Forked
 from dq.model.event import Event, EventOwner, EventType, decode
 from dq.model.names import check_new_stream
 from dq.model.receipt import Receipt
 from dq.model.settings import StreamSettings
+from dq.model.signal import BroadcastResult, Signal
 from dq.transport.peer import Peer
 
 _RETRY_SECONDS = 0.05
@@ -39,6 +44,7 @@ class Broker:
         self._asking = threading.Lock()
         self._requests = 0
         self._publishers: dict[str, Publisher] = {}
+        self._teller: Teller | None = None
         self._refusal: Forked | None = None
         self._peer: Peer | None = self._attach()
         watch(self, last=True)
@@ -136,6 +142,61 @@ class Broker:
         answer = self.ask(EventType.OPEN, {"stream": name, "create": True, "settings": settings})
         return StreamSettings.from_dict(answer["opened"]["settings"])
 
+    def broadcast(
+        self,
+        channel: str,
+        payload: Any,
+        *,
+        mode: Literal["forget", "all", "any", "best"] = "all",
+        topic: str | None = None,
+        timeout: float | timedelta = LIMITS.broadcast_timeout_seconds,
+    ) -> BroadcastResult:
+        """Tells something to whoever listens to a channel now. Nothing is stored: who is not there never hears of it.
+
+        Args:
+            channel: its name; nobody need make it.
+            payload: as of `publish`.
+            mode: "forget" returns once it was passed on; "all" (default) when every listener has taken it; "any" when the
+                first one has; "best" as "all", but failures are only counted.
+            topic: an optional label, by which listeners choose.
+            timeout: seconds to wait for the listeners; default 5.
+
+        Returns how many were told, and what came of it.
+
+        Raises:
+            BroadcastFailed: with "all", a listener failed or did not answer in time; with "any", none took it. Its `.result`
+                counts them.
+            InvalidPayload, InvalidName, InvalidSetting, RecordTooLarge: nobody was told.
+            BrokerLost: the broker went away meanwhile: who was told is not known. It is not told again.
+        """
+        with self._asking:
+            if self._refusal is not None or self._peer is None:
+                raise self._refusal or Closed("this handle on the broker was closed: connect again")
+            if self._teller is None:
+                self._teller = Teller(self.root)
+            teller = self._teller
+        return teller.broadcast(channel, payload, mode=mode, topic=topic, timeout=timeout)
+
+    def listen(
+        self,
+        *channels: str | Callable[[Signal], object],
+        topic: str | None = None,
+        pattern: str | re.Pattern[str] | None = None,
+    ) -> Listener:
+        """Listens to channels: `for signal in broker.listen("news")`, or `broker.listen("news", function)`.
+
+        Args:
+            channels: their names; a function as the last one is called for each signal, in a thread, until `close()`.
+            topic, pattern: as of `Listener`.
+
+        Raises:
+            InvalidName, InvalidSetting.
+        """
+        function = channels[-1] if channels and callable(channels[-1]) else None
+        names = channels if function is None else channels[:-1]
+        listener = Listener(self, *names, topic=topic, pattern=pattern)  # type: ignore[arg-type]
+        return listener if function is None or isinstance(function, str) else listener.call(function)
+
     def stats(self) -> dict[str, Any]:
         """Figures of the manager, both brokers, all streams and sinks, as one dict."""
         status: dict[str, Any] = self.ask(EventType.STATUS, {})["status"]
@@ -143,6 +204,8 @@ class Broker:
 
     def close(self) -> None:
         """Closes this handle and the publishers that `publish` made; the broker goes on. Safe twice."""
+        if self._teller is not None:
+            self._teller.close()
         for publisher in list(self._publishers.values()):
             publisher.close()
         self._publishers.clear()
@@ -153,7 +216,7 @@ class Broker:
 
     def after_fork(self, refusal: Forked) -> None:
         """In a forked child: this object is the parent's."""
-        self._refusal, self._publishers = refusal, {}
+        self._refusal, self._publishers, self._teller = refusal, {}, None
         if self._peer is not None:
             self._peer.close_copy()
             self._peer = None

@@ -54,6 +54,8 @@ class BrokerManager(Broker):
             for publisher in list(self._publishers.values()):
                 publisher.close(timeout / 2)
             self._publishers.clear()
+            if self._teller is not None:
+                self._teller.close()
             if self._process.poll() is None:  # else another manager may serve the directory by now
                 self.ask(EventType.SHUTDOWN, {"seconds": timeout})
         super().close()

@@ -62,6 +62,8 @@ class EventOwner(StrEnum):
     PUBLISHER = "PUBLISHER"
     CONSUMER = "CONSUMER"
     READER = "READER"
+    LISTENER = "LISTENER"
+    """Who broadcasts, or listens to broadcasts."""
     MANAGER = "MANAGER"
     PUBLISHER_BROKER = "PUBLISHER_BROKER"
     CONSUMER_BROKER = "CONSUMER_BROKER"
@@ -121,6 +123,7 @@ _FORMS: Final[dict[tuple[EventType, EventOwner], tuple[dict[str, _Kinds], dict[s
         {"create": _FLAG, "settings": _DICT, "again": _FLAG, "leases": _LIST, "opened": _LIST},
     ),
     (_T.REGISTER, _O.READER): ({"id": _TEXT, "pid": _WHOLE, "streams": _LIST}, {"again": _FLAG}),
+    (_T.REGISTER, _O.LISTENER): ({"id": _TEXT, "pid": _WHOLE, "channels": _LIST}, {"topic": _TEXT, "again": _FLAG}),
     (_T.REGISTER, _O.PUBLISHER_BROKER): ({"pid": _WHOLE, "status": _DICT}, {}),
     (_T.REGISTER, _O.CONSUMER_BROKER): ({"pid": _WHOLE, "status": _DICT}, {}),
     (_T.REGISTER, _O.MANAGER): ({}, {}),
@@ -129,6 +132,7 @@ _FORMS: Final[dict[tuple[EventType, EventOwner], tuple[dict[str, _Kinds], dict[s
     (_T.CLOSE, _O.CONSUMER): ({}, {}),
     (_T.CLOSE, _O.PUBLISHER): ({}, {}),
     (_T.CLOSE, _O.READER): ({}, {}),
+    (_T.CLOSE, _O.LISTENER): ({}, {}),
     (_T.CHANGE, _O.CLIENT): (
         {"request": _WHOLE, "kind": _TEXT, "name": _TEXT, "what": _TEXT},
         {"wish": _DICT, "streams": _LIST, "ids": _LIST, "create": _FLAG},
@@ -147,6 +151,7 @@ _FORMS: Final[dict[tuple[EventType, EventOwner], tuple[dict[str, _Kinds], dict[s
         {"stream": _TEXT, "publisher": _TEXT, "sequence": _WHOLE},
         {"again": _FLAG, "topics": _LIST},
     ),
+    (_T.WRITE, _O.LISTENER): ({"number": _WHOLE, "channel": _TEXT}, {"topic": _TEXT, "mode": _TEXT}),
     (_T.READ, _O.CONSUMER): ({"credit": _WHOLE}, {"number": _WHOLE, "now": _FLAG}),
     (_T.READ, _O.CONSUMER_BROKER): ({"credit": _WHOLE}, {}),
     (_T.READ, _O.READER): ({"credit": _WHOLE}, {}),
@@ -177,6 +182,8 @@ _FORMS: Final[dict[tuple[EventType, EventOwner], tuple[dict[str, _Kinds], dict[s
         {"number": _WHOLE, "outcome": _TEXT, "ranges": _LIST},
         {"after": (int, float, _NONE), "reason": _TEXT, "error": _TEXT, "now": _FLAG},
     ),
+    (_T.ACK, _O.LISTENER): ({"number": _WHOLE}, {"skipped": _FLAG}),
+    (_T.NACK, _O.LISTENER): ({"number": _WHOLE, "reason": _TEXT}, {}),
     (_T.EXTEND, _O.CONSUMER): (
         {},
         {"leases": _LIST, "lease": _WHOLE, "offset": _WHOLE, "seconds": _NUMBER, "note": _TEXT, "abandoned": _LIST},
@@ -185,6 +192,7 @@ _FORMS: Final[dict[tuple[EventType, EventOwner], tuple[dict[str, _Kinds], dict[s
     (_T.TRIM, _O.CONSUMER_BROKER): ({"stream": _TEXT, "bucket": _WHOLE, "offset": _WHOLE}, {}),
     (_T.TRIM, _O.MANAGER): ({"stream": _TEXT, "bucket": _WHOLE, "offset": _WHOLE}, {}),
     (_T.STATUS, _O.CLIENT): ({"request": _WHOLE}, {}),
+    (_T.STATUS, _O.LISTENER): ({"number": _WHOLE}, {}),
     (_T.STATUS, _O.MANAGER): ({"request": _WHOLE}, {}),
     (_T.SHUTDOWN, _O.CLIENT): ({"request": _WHOLE}, {"seconds": _NUMBER}),
     (_T.SHUTDOWN, _O.MANAGER): ({}, {}),
@@ -194,6 +202,7 @@ _FORMS: Final[dict[tuple[EventType, EventOwner], tuple[dict[str, _Kinds], dict[s
 _PARTS: Final[dict[str, _Kinds]] = {
     "streams": _TEXT,
     "topics": _TEXT,
+    "channels": _TEXT,
     "leases": _WHOLE,
     "settings": (str, int, float, bool, _NONE),
     "wish": (str, int, float, bool, _NONE),

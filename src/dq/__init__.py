@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dq.client.task import Task
     from dq.errors import (
         AlreadySettled,
+        BackendFailed,
         BroadcastFailed,
         BrokerError,
         BrokerLost,
@@ -50,6 +51,8 @@ if TYPE_CHECKING:
         UnknownStream,
         UsageError,
     )
+    from dq.log.backend import get_backend_class, list_backends, register_backend
+    from dq.log.storage import BucketPlace, StorageBackend
     from dq.mend.verify import Verification, verify
     from dq.model.event import Event, EventOwner, EventType
     from dq.model.outcome import Outcome
@@ -72,6 +75,7 @@ _HOMES = {
     "dq.errors": (
         "AlreadySettled",
         "BroadcastFailed",
+        "BackendFailed",
         "BrokerError",
         "BrokerLost",
         "BrokerNotRunning",
@@ -103,6 +107,15 @@ _HOMES = {
         "UnknownStream",
         "UsageError",
     ),
+    "dq.log.backend": (
+        "get_backend_class",
+        "list_backends",
+        "register_backend",
+    ),
+    "dq.log.storage": (
+        "BucketPlace",
+        "StorageBackend",
+    ),
     "dq.mend.verify": (
         "Verification",
         "verify",
@@ -131,13 +144,14 @@ _HOMES = {
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "AlreadySettled", "BroadcastFailed", "BroadcastResult", "Broker", "BrokerError", "BrokerLost", "BrokerManager",
-    "BrokerNotRunning", "BrokerRunning", "Closed", "Consumer", "Damaged", "DiskFull", "DqError", "Event", "EventOwner",
-    "EventType", "Forked", "InUse", "InvalidName", "InvalidPayload", "InvalidSetting", "Listener", "ListenerDropped",
-    "LogError", "NewerFormat", "Outcome", "OutcomeUnknown", "ProtocolError", "PublishError", "PublishTimeout", "Publisher",
-    "QueueFull", "Receipt", "Receipts", "Record", "RecordTooLarge", "RecordsTrimmed", "SequenceError", "SettingsMismatch",
-    "Signal", "SinkSettings", "StreamReadOnly", "StreamSettings", "SyncFailed", "Task", "TaskIn", "UnknownSink",
-    "UnknownStream", "UsageError", "Verification", "connect", "verify",
+    "AlreadySettled", "BackendFailed", "BroadcastFailed", "BroadcastResult", "Broker", "BrokerError", "BrokerLost",
+    "BrokerManager", "BrokerNotRunning", "BrokerRunning", "BucketPlace", "Closed", "Consumer", "Damaged", "DiskFull",
+    "DqError", "Event", "EventOwner", "EventType", "Forked", "InUse", "InvalidName", "InvalidPayload", "InvalidSetting",
+    "Listener", "ListenerDropped", "LogError", "NewerFormat", "Outcome", "OutcomeUnknown", "ProtocolError", "PublishError",
+    "PublishTimeout", "Publisher", "QueueFull", "Receipt", "Receipts", "Record", "RecordTooLarge", "RecordsTrimmed",
+    "SequenceError", "SettingsMismatch", "Signal", "SinkSettings", "StorageBackend", "StreamReadOnly", "StreamSettings",
+    "SyncFailed", "Task", "TaskIn", "UnknownSink", "UnknownStream", "UsageError", "Verification", "connect",
+    "get_backend_class", "list_backends", "register_backend", "verify",
 ]  # fmt: skip
 __version__ = "0.1.0"
 

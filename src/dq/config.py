@@ -43,6 +43,10 @@ class Limits:
     """Kept free beside the sinks, so that acks go on when the disk is full."""
     memory_bytes_max: int = 256 * MIB
     """One bucket of a stream that is kept in memory; more is refused until consumers have settled some."""
+    backend_seconds: float = 10.0
+    """How long one call of a backend class in the other form may take: as long as `publish()` waits; others wait for it."""
+    fetch_records: int = 1_000
+    """Records that such a class is asked for at once."""
     streams_max: int = 10_000
     """Streams of one directory."""
     open_files_max: int = 512

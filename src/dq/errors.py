@@ -29,7 +29,8 @@
     ├── LogError
     │   ├── Damaged               the bytes on disk are not what was written
     │   ├── NewerFormat           written by a newer version of dq
-    │   └── SyncFailed            the disk did not confirm a flush
+    │   ├── SyncFailed            the disk did not confirm a flush
+    │   └── BackendFailed         a storage backend of the user's own failed or cannot be imported
     ├── BroadcastFailed           not all listeners took a signal; carries `.result`
     ├── ListenerDropped           the broker tells a listener nothing more: it failed, or did not read
     ├── RecordsTrimmed            the records asked for are gone
@@ -171,6 +172,13 @@ class NewerFormat(LogError):
 
 class SyncFailed(LogError):
     """Raised when the disk did not confirm a flush. It is never retried: what was not confirmed may be lost."""
+
+
+class BackendFailed(LogError):
+    """Raised when the class that keeps a stream for its user raised an error, was too slow, or cannot be imported.
+
+    The message has the class's own error. The broker and all other streams go on.
+    """
 
 
 class BroadcastFailed(DqError):

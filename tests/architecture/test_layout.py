@@ -45,6 +45,7 @@ MAY_IMPORT = {
 IMPURE = {"os", "time", "threading", "asyncio", "multiprocessing", "socket", "pathlib", "io", "subprocess", "signal"}
 # Imports inside functions that are worth it, with the reason.
 LATE_IMPORTS = {
+    "backend.py": "asyncio takes as long as the rest of a broker, and few streams are kept by a class that needs it",
     "main.py": "every process that the manager spawns imports this module again",
 }
 

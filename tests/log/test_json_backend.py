@@ -10,8 +10,7 @@ from backend_conformance import SMALL, Conformance, Opener, ReaderOf
 from log_rig import UUID
 from sim_files import UnsyncedFiles
 
-from dq.errors import InvalidSetting
-from dq.log.backend import get_backend, register_backend
+from dq.log.backend import BucketPlace, JsonBackend
 from dq.log.format import Identity
 from dq.log.storage import End, StorageReader, StorageWriter
 
@@ -24,29 +23,22 @@ class TestJsonBackend(Conformance):
         return directory
 
     @pytest.fixture
-    def opener(self, directory: Path) -> Opener:
+    def place(self, directory: Path) -> BucketPlace:
+        return BucketPlace(UnsyncedFiles(), directory, 1000, limits=SMALL)
+
+    @pytest.fixture
+    def opener(self, place: BucketPlace) -> Opener:
         def opened(clean: dict[str, Any] | None = None) -> StorageWriter:
             identity = Identity("emails", 0, UUID, 1)
-            return get_backend("json").writer(UnsyncedFiles(), directory, identity, 1000, clean, limits=SMALL)
+            return JsonBackend.open_writer(place, identity, clean)
 
         return opened
 
     @pytest.fixture
-    def reader_of(self, directory: Path) -> ReaderOf:
+    def reader_of(self, place: BucketPlace) -> ReaderOf:
         def opened(end: End) -> StorageReader:
-            reader = get_backend("json").reader(UnsyncedFiles(), directory, SMALL)
+            reader = JsonBackend.open_reader(place)
             reader.advance(end)
             return reader
 
         return opened
-
-
-def test_an_unknown_backend_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(InvalidSetting, match="'json'"):
-        get_backend("punchcards")
-
-
-def test_a_backend_can_be_added() -> None:
-    json = get_backend("json")
-    register_backend("mine", json.writer, json.reader)
-    assert get_backend("mine") == json

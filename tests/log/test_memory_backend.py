@@ -14,9 +14,10 @@ from log_rig import UUID, records
 
 from dq.errors import InvalidSetting, QueueFull
 from dq.log import memory
-from dq.log.backend import get_backend
+from dq.log.backend import BucketPlace
 from dq.log.files import Files
 from dq.log.format import Identity
+from dq.log.memory import MemoryBackend
 from dq.log.storage import Batch, End, StorageReader, StorageWriter
 from dq.model.settings import StreamSettings
 
@@ -30,11 +31,15 @@ def directory(tmp_path: Path) -> Iterator[Path]:
     assert not memory.place_of(tmp_path).exists()
 
 
+def place_at(directory: Path) -> BucketPlace:
+    return BucketPlace(Files(), directory, 1000, durability="memory", limits=SMALL)
+
+
 @pytest.fixture
 def opener(directory: Path) -> Opener:
     def opened(clean: dict[str, Any] | None = None) -> StorageWriter:
         identity = Identity("emails", 0, UUID, 1)
-        return get_backend("memory").writer(Files(), directory, identity, 1000, clean, limits=SMALL, durability="memory")
+        return MemoryBackend.open_writer(place_at(directory), identity, clean)
 
     return opened
 
@@ -43,7 +48,7 @@ class TestMemoryBackend(Conformance):
     @pytest.fixture
     def reader_of(self, directory: Path) -> ReaderOf:
         def opened(end: End) -> StorageReader:
-            reader = get_backend("memory").reader(Files(), directory, SMALL)
+            reader = MemoryBackend.open_reader(place_at(directory))
             reader.advance(end)
             return reader
 
@@ -61,7 +66,8 @@ class TestMemoryBackend(Conformance):
 def test_it_is_bounded_and_takes_records_again_when_some_were_settled(directory: Path) -> None:
     limits = replace(SMALL, memory_bytes_max=20_000)
     identity = Identity("emails", 0, UUID, 1)
-    writer = get_backend("memory").writer(Files(), directory, identity, 1 << 20, None, limits=limits, durability="memory")
+    place = replace(place_at(directory), segment_bytes=1 << 20, limits=limits)
+    writer = MemoryBackend.open_writer(place, identity, None)
     with pytest.raises(QueueFull, match="publish again when consumers have settled some"):
         publish_on(writer)
     sequence = writer.end.offset // 10
@@ -92,7 +98,7 @@ def test_a_destroyed_stream_is_gone_from_memory(opener: Opener, directory: Path)
     writer = opener()
     writer.append(Batch("ada", 0, 1, records(0, 1)))
     writer.commit()
-    get_backend("memory").destroy(Files(), directory)
+    MemoryBackend.destroy(place_at(directory))
     assert opener().end.offset == 0
 
 

@@ -20,7 +20,8 @@ from sim_manager import Broker, Machine, SimManager
 from sim_wires import Wires
 
 from dq.clock import FakeClock
-from dq.log.backend import get_backend
+from dq.log.backend import JsonBackend
+from dq.log.bucket_log import BucketLog
 from dq.log.sink_log import SinkLog
 from dq.model.event import Event, EventType
 
@@ -289,16 +290,18 @@ _WEIGHTS = [weight for _, weight in _CHOICES]
 def determined(seed: int, clock: FakeClock) -> Iterator[None]:
     """What dq draws from the system itself comes from the seed and the clock as well."""
     drawn = random.Random(f"drawn {seed}")
-    json = get_backend("json")
 
-    def writer(*args: Any, **settings: Any) -> Any:
-        return json.writer(*args, wall=clock.wall, **settings)  # type: ignore[call-arg]
+    class ByTheClock(JsonBackend):
+        @classmethod
+        def open_writer(cls, place: Any, identity: Any, clean: Any) -> BucketLog:
+            settings = {"wall": clock.wall, "durability": place.durability}
+            return BucketLog.open(place.files, place.directory, identity, place.segment_bytes, clean, place.limits, **settings)
 
     time = SimpleNamespace(time=clock.wall, monotonic=clock.monotonic)
     with (
         mock.patch("dq.core.sink.Random", side_effect=lambda: random.Random(drawn.random())),
         mock.patch("dq.log.catalog.uuid4", side_effect=lambda: f"{drawn.getrandbits(128):032x}"),
-        mock.patch("dq.log.catalog.get_backend", return_value=json._replace(writer=writer)),
+        mock.patch("dq.log.catalog.backend_of", return_value=ByTheClock),
         mock.patch("dq.broker.sink_run.SinkLog", SimpleNamespace(open=partial(SinkLog.open, wall=clock.wall))),
         mock.patch("dq.client.hand.time", time),
         mock.patch("dq.client.held_lease.time", time),

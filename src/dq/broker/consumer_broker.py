@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from dq.broker.broadcast import Broadcasts
 from dq.broker.desk import Desk, Neighbour, Served
 from dq.broker.life import Life, Setup, prepare
+from dq.broker.opened import check_pushable
 from dq.broker.sink_run import Push, SinkRun
 from dq.broker.sinks import Sinks
 from dq.broker.words import acked, extended, given_back
@@ -141,6 +142,7 @@ class ConsumerBroker:
         try:
             desk.check_room()
             check_client_id(consumer)
+            check_pushable(event.get("opened", []))  # before the sink is made
             run = self._sinks.get(event["sink"], event.get("settings", {}))
             new = [self._sinks.put_over(run, opened) for opened in event.get("opened", [])]
             run.check_readable()

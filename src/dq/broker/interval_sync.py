@@ -1,12 +1,18 @@
-"""The flushes of streams with durability "interval": a bucket that was written to, within the seconds that its stream says."""
+"""Flushes in turn, durability "interval" or "backend": of a bucket that was written to, within the seconds its stream says."""
 
 from __future__ import annotations
 
+import logging
 from concurrent.futures import Executor, Future
 
 from dq.broker.life import Life
+from dq.errors import BackendFailed, StreamReadOnly
 from dq.log.backend import StorageWriter
 from dq.log.catalog import OpenStream
+from dq.model.settings import BY_CLASS
+
+log = logging.getLogger("dq")
+_FLUSHED_IN_TURN = ("interval", BY_CLASS)
 
 
 class IntervalSync:
@@ -23,7 +29,7 @@ class IntervalSync:
 
     def note(self, stream: OpenStream, bucket: int) -> None:
         """A bucket was committed to."""
-        if stream.settings.durability == "interval" and (writer := stream.writers[bucket]) not in self._waiting:
+        if stream.settings.durability in _FLUSHED_IN_TURN and (writer := stream.writers[bucket]) not in self._waiting:
             self._waiting[writer] = self._life.clock.monotonic() + stream.settings.sync_seconds
 
     @property
@@ -42,5 +48,7 @@ class IntervalSync:
 
     def _done(self, flush: Future[None]) -> None:
         error = flush.exception()
-        if error is not None:
+        if isinstance(error, (BackendFailed, StreamReadOnly)):  # of a class of the user's own, which is asked again
+            log.error("%s", error)
+        elif error is not None:
             self._life.poller.call(lambda: self._life.fail(error))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from dq.errors import InvalidSetting
 from dq.log.backend import End
 from dq.log.catalog import OpenStream
+from dq.log.fetched import cannot_read
 from dq.log.stream_file import StreamDescription
 from dq.model.epoch import EpochStart
-from dq.model.settings import StreamSettings
+from dq.model.settings import BY_CLASS, StreamSettings
 
 
 def describe(stream: OpenStream) -> dict[str, Any]:
@@ -30,3 +32,10 @@ def undescribe(opened: dict[str, Any]) -> tuple[StreamDescription, list[int], li
     settings = StreamSettings.from_dict(opened["settings"])
     found = StreamDescription(opened["stream"], opened["uuid"], opened["epoch"], settings, starts)
     return found, opened["firsts"], [End(*end) for end in opened["ends"]]
+
+
+def check_pushable(opened: list[dict[str, Any]]) -> None:
+    """Raises InvalidSetting for streams whose records the consumer broker cannot read: no sink can be over them."""
+    for each in opened:
+        if each["settings"]["durability"] == BY_CLASS:
+            raise InvalidSetting(cannot_read(each["settings"]["backend"]))

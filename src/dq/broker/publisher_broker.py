@@ -298,7 +298,8 @@ class PublisherBroker:
             log.warning("%s", result)
         end = self._catalog.streams[shard[0]].writers[shard[1]].end.offset
         for staged in batches:
-            if staged.stored.duplicate and staged.stored.first < end:  # it came again, and stood there before this commit
+            # It came again and stood there before this commit; or it was stored before the one that a user's class refused.
+            if staged.stored.first + staged.stored.count <= end:
                 self._answer_stored(staged)
             else:
                 self._answer_failed(staged, result)

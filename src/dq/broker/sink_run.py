@@ -16,8 +16,8 @@ import orjson
 from dq.clock import Clock
 from dq.config import LIMITS, Limits
 from dq.core.sink import Offer, ShardStart, SinkCore
-from dq.errors import Damaged, DiskFull, DqError, LogError, NewerFormat, RecordsTrimmed
-from dq.log.backend import End, StorageReader, get_backend
+from dq.errors import Damaged, DiskFull, DqError, InvalidSetting, LogError, NewerFormat, RecordsTrimmed
+from dq.log.backend import BucketPlace, End, StorageReader, backend_of
 from dq.log.files import Files
 from dq.log.layout import REPAIR, Layout
 from dq.log.sink_log import SinkLog
@@ -25,7 +25,7 @@ from dq.log.stream_file import StreamDescription
 from dq.model.dead_letter import DeadLetter
 from dq.model.event import Event, EventOwner, EventType
 from dq.model.names import dead_letter_stream
-from dq.model.settings import SinkSettings
+from dq.model.settings import SinkSettings, StreamSettings
 from dq.transport.frames import Buffer
 
 log = logging.getLogger("dq")
@@ -64,7 +64,7 @@ class SinkRun:
             ) from error
         self.core.recover(clock.monotonic())
         self._readers: dict[Shard, StorageReader] = {}
-        self._backends: dict[str, str] = {}
+        self._settings_of: dict[str, StreamSettings] = {}
         self._epochs: dict[Shard, tuple[str, int]] = {}
         self.damaged: dict[Shard, str] = {}
         self._unread: dict[Shard, int] = {}  # the offset at which a damaged one could not be read
@@ -96,7 +96,7 @@ class SinkRun:
 
     def _add_shard(self, found: StreamDescription, bucket: int, start: int) -> None:
         shard, settings = (found.name, bucket), found.settings
-        self._backends[found.name] = settings.backend
+        self._settings_of[found.name] = settings
         if self._epochs.get(shard) != (found.uuid, found.epoch):
             self._epochs[shard] = (found.uuid, found.epoch)
             reader = self._readers.pop(shard, None)
@@ -144,10 +144,21 @@ class SinkRun:
         """A bucket is committed up to `end`."""
         reader = self._readers.get(shard)
         if reader is None:
-            backend = get_backend(self._backends.get(shard[0], "json"))
-            reader = self._readers[shard] = backend.reader(self._files, self._layout.bucket(*shard), self._limits)
+            if shard in self.damaged:
+                return
+            try:
+                reader = self._readers[shard] = self._open_reader(shard)
+            except (LogError, InvalidSetting) as error:  # a class of the user's own, which may not be there any more
+                self._close_shard(shard, str(error))
+                return
         reader.advance(end)
         self.core.committed(shard, end.offset)
+
+    def _open_reader(self, shard: Shard) -> StorageReader:
+        settings = self._settings_of.get(shard[0], StreamSettings())
+        return backend_of(settings).open_reader(
+            BucketPlace(self._files, self._layout.bucket(*shard), options=settings.options, limits=self._limits)
+        )
 
     @property
     def streams(self) -> set[str]:

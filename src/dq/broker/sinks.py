@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from dq.broker.life import Life
-from dq.broker.opened import undescribe
+from dq.broker.opened import check_pushable, undescribe
 from dq.broker.sink_run import SinkRun
 from dq.errors import BrokerLost, DiskFull, DqError, LogError
 from dq.log.backend import End
@@ -88,6 +88,7 @@ class Sinks:
         Raises:
             BrokerLost: that was an earlier publisher broker, and the stream may have lost its end since; to be asked again.
         """
+        check_pushable([opened])
         found, firsts, ends = undescribe(opened)
         if found.epoch < self._epochs.get(found.name, 0):
             now = read_stream(self._life.files, self._life.root, found.name)

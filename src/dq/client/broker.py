@@ -22,6 +22,7 @@ from dq.client.starter import start_detached
 from dq.client.teller import Teller
 from dq.config import LIMITS
 from dq.errors import BrokerLost, BrokerNotRunning, BrokerRunning, Closed, Forked
+from dq.log.backend import wish_of
 from dq.model.event import Event, EventOwner, EventType, decode
 from dq.model.names import check_new_stream
 from dq.model.receipt import Receipt
@@ -138,8 +139,8 @@ class Broker:
         """
         if not name.endswith("-dlq"):
             check_new_stream(name)
-        StreamSettings.from_dict(settings)
-        answer = self.ask(EventType.OPEN, {"stream": name, "create": True, "settings": settings})
+        wish = wish_of(settings)
+        answer = self.ask(EventType.OPEN, {"stream": name, "create": True, "settings": wish})
         return StreamSettings.from_dict(answer["opened"]["settings"])
 
     def broadcast(

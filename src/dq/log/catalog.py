@@ -14,8 +14,8 @@ from uuid import uuid4
 import orjson
 
 from dq.config import LIMITS, MIB, Limits
-from dq.errors import Damaged, DiskFull, InvalidName, InvalidSetting, LogError, StreamReadOnly, SyncFailed
-from dq.log.backend import get_backend
+from dq.errors import BackendFailed, Damaged, DiskFull, InvalidName, InvalidSetting, LogError, StreamReadOnly, SyncFailed
+from dq.log.backend import BucketPlace, backend_of
 from dq.log.files import NO_ROOM, Files, mapped
 from dq.log.format import FORMAT, Identity, Malformed, seal, unseal, want
 from dq.log.layout import Layout
@@ -129,33 +129,26 @@ class Catalog:
     def _open_buckets(self, described: StreamDescription, marks: Any) -> list[StorageWriter]:
         name, settings = described.name, described.settings
         try:
-            backend = get_backend(settings.backend)
-        except InvalidSetting as error:
+            backend = backend_of(settings)
+        except (InvalidSetting, TypeError) as error:
             raise LogError(f"stream {name!r} cannot be opened: {error}") from error
         if not isinstance(marks, list) or len(marks) != settings.buckets:
             marks = [None] * settings.buckets
         writers: list[StorageWriter] = []
         try:
             for bucket, mark in enumerate(marks):
-                directory = self._layout.bucket(name, bucket)
-                check_directory(self._files, directory)
+                check_directory(self._files, self._layout.bucket(name, bucket))
                 identity = Identity(name, bucket, described.uuid, described.epoch)
                 clean = mark if isinstance(mark, dict) else None
-                writers.append(
-                    backend.writer(
-                        self._files,
-                        directory,
-                        identity,
-                        settings.segment_bytes,
-                        clean,
-                        limits=self._limits,
-                        durability=settings.durability,
-                    )
-                )
+                writers.append(backend.open_writer(self._place(name, bucket, settings), identity, clean))
         except BaseException:
             _close(writers)
             raise
         return writers
+
+    def _place(self, name: str, bucket: int, settings: StreamSettings) -> BucketPlace:
+        directory = self._layout.bucket(name, bucket)
+        return BucketPlace(self._files, directory, settings.segment_bytes, settings.durability, settings.options, self._limits)
 
     # --- streams -----------------------------------------------------------------------------------------------------
     def get(self, name: str) -> OpenStream | None:
@@ -175,7 +168,7 @@ class Catalog:
             raise InvalidName(f"{name!r} cannot name a stream: dq has a file of that name")
         if len(self.streams) + len(self.errors) >= self._limits.streams_max:
             raise InvalidSetting(f"stream {name!r} would be one more than the {self._limits.streams_max} of a directory")
-        get_backend(settings.backend)
+        backend_of(settings)
         described = StreamDescription(name, str(uuid4()), 1, settings)
         try:
             self._make(described)
@@ -187,7 +180,12 @@ class Catalog:
         except OSError as error:
             why = f"the disk did not confirm that the stream {name!r} was made: {error.strerror}"
             raise SyncFailed(f"{why}; the broker finds out what it has, then ask again") from error
-        stream = self.streams[name] = _opened(described, self._open_buckets(described, None))
+        try:
+            writers = self._open_buckets(described, None)
+        except (BackendFailed, InvalidSetting):  # its class does not take it; nobody was told that it exists
+            self._remove(self._layout.stream(name))
+            raise
+        stream = self.streams[name] = _opened(described, writers)
         return stream
 
     def _make(self, described: StreamDescription) -> None:
@@ -228,7 +226,7 @@ class Catalog:
     def _destroy_elsewhere(self, stream: OpenStream | None) -> None:
         if stream is not None:
             for bucket in range(stream.settings.buckets):
-                get_backend(stream.settings.backend).destroy(self._files, self._layout.bucket(stream.name, bucket))
+                backend_of(stream.settings).destroy(self._place(stream.name, bucket, stream.settings))
 
     def _remove(self, path: Path) -> None:
         with mapped(path, "delete"):

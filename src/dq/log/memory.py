@@ -16,14 +16,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from dq.config import LIMITS, Limits
 from dq.errors import QueueFull
 from dq.log.bucket_log import BucketLog, recover
 from dq.log.files import Files, mapped
 from dq.log.format import Identity
 from dq.log.quarantine import Quarantine
 from dq.log.reader import BucketReader
-from dq.log.storage import Batch, Stored
+from dq.log.storage import Batch, BucketPlace, StorageBackend, Stored
 from dq.model.settings import MEMORY
 from dq.private import private_directory, private_path
 
@@ -71,34 +70,29 @@ class MemoryLog(BucketLog):
         """None: it begins anew with the next manager."""
 
 
-def open_writer(
-    files: Files,
-    directory: Path,
-    identity: Identity,
-    segment_bytes: int,
-    clean: dict[str, Any] | None,
-    limits: Limits = LIMITS,
-    *,
-    durability: str = MEMORY,
-) -> MemoryLog:
-    """See `WriterFactory`. `directory` is the bucket's in the data directory, where nothing is kept."""
-    place, size = _bucket(directory), min(segment_bytes, limits.memory_bytes_max // _SEGMENTS)
-    with mapped(place, "make"):
-        private_directory(_base())
-        for missing in (place.parent.parent, place.parent, place):
-            files.make_directory(missing)
-    recovered = recover(
-        files, place, identity, size, limits, Quarantine(files, directory.parents[2] / "quarantine"), durability
-    )
-    return MemoryLog(files, place, identity, size, recovered, limits, durability=durability)
+class MemoryBackend(StorageBackend):
+    """The `memory` backend. `place.directory` is the bucket's in the data directory, where nothing is kept."""
 
+    @classmethod
+    def open_writer(cls, place: BucketPlace, identity: Identity, clean: dict[str, Any] | None) -> MemoryLog:
+        """See `StorageBackend.open_writer`."""
+        files, limits = place.files, place.limits
+        kept, size = _bucket(place.directory), min(place.segment_bytes, limits.memory_bytes_max // _SEGMENTS)
+        with mapped(kept, "make"):
+            private_directory(_base())
+            for missing in (kept.parent.parent, kept.parent, kept):
+                files.make_directory(missing)
+        quarantine = Quarantine(files, place.directory.parents[2] / "quarantine")
+        recovered = recover(files, kept, identity, size, limits, quarantine, place.durability)
+        return MemoryLog(files, kept, identity, size, recovered, limits, durability=place.durability)
 
-def open_reader(files: Files, directory: Path, limits: Limits = LIMITS) -> BucketReader:
-    """The reading side."""
-    return BucketReader(files, _bucket(directory), limits)
+    @classmethod
+    def open_reader(cls, place: BucketPlace) -> BucketReader:
+        """See `StorageBackend.open_reader`."""
+        return BucketReader(place.files, _bucket(place.directory), place.limits)
 
-
-def destroy(files: Files, directory: Path) -> None:
-    """What `Backend.destroy` is to do."""
-    with contextlib.suppress(FileNotFoundError):
-        files.remove_tree(_bucket(directory))
+    @classmethod
+    def destroy(cls, place: BucketPlace) -> None:
+        """See `StorageBackend.destroy`."""
+        with contextlib.suppress(FileNotFoundError):
+            place.files.remove_tree(_bucket(place.directory))

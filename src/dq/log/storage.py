@@ -6,10 +6,13 @@ suite in `tests/log/backend_conformance.py` runs over every backend.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from dq.config import LIMITS, Limits
+from dq.log.files import Files
 from dq.log.format import Identity
 from dq.log.retention import SegmentStats
 
@@ -120,9 +123,15 @@ class StorageWriter(Protocol):
     """
 
     identity: Identity
-    end: End
-    report: RecoveryReport
-    staged_bytes: int
+
+    @property
+    def end(self) -> End: ...
+
+    @property
+    def report(self) -> RecoveryReport: ...
+
+    @property
+    def staged_bytes(self) -> int: ...
 
     def append(self, batch: Batch) -> Stored:
         """Stages a batch for the next commit and says where it will stand. Changes nothing when it raises.
@@ -197,3 +206,53 @@ class StorageReader(Protocol):
     def stats(self) -> StorageStats: ...
 
     def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class BucketPlace:
+    """Where a bucket is to be kept, and how.
+
+    Attributes:
+        files: what its files are read and written by; a backend may have its own ways.
+        directory: the bucket's in the data directory; it exists, and goes with the stream.
+        segment_bytes, durability: as the stream's settings have them.
+        options: the stream's `backend_options`.
+        limits: see `dq.config`.
+    """
+
+    files: Files
+    directory: Path
+    segment_bytes: int = LIMITS.segment_bytes
+    durability: str = "sync"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    limits: Limits = LIMITS
+
+
+class StorageBackend:
+    """One way to store buckets. A subclass is never instantiated: its class methods make what does the work.
+
+    The writing side is opened in the publisher broker's process, the reading side in those of the consumer broker and of
+    readers. What it raises, besides the errors that are named there, is a `BackendFailed` to the stream's users.
+    """
+
+    @classmethod
+    def open_writer(cls, place: BucketPlace, identity: Identity, clean: dict[str, Any] | None) -> StorageWriter:
+        """Opens the writing side; the bucket may be new.
+
+        Args:
+            identity: whose bucket it is.
+            clean: what its `clean_mark()` gave when it was last closed, None if that is not known.
+
+        Raises:
+            Damaged, LogError, SyncFailed: it cannot be opened; the stream is closed, with the reason.
+        """
+        raise NotImplementedError(f"{cls.__name__} has no open_writer")
+
+    @classmethod
+    def open_reader(cls, place: BucketPlace) -> StorageReader:
+        """Opens the reading side. Nothing is committed yet, until `advance()` says so. Raises LogError."""
+        raise NotImplementedError(f"{cls.__name__} has no open_reader")
+
+    @classmethod
+    def destroy(cls, place: BucketPlace) -> None:
+        """Removes what is kept outside the bucket's directory; by default nothing. Raises OSError."""

@@ -10,7 +10,8 @@ from typing import Any
 
 from dq.config import LIMITS
 from dq.core.sink import ShardStart, SinkCore
-from dq.errors import Damaged, InvalidName, LogError, NewerFormat
+from dq.errors import Damaged, InvalidName, InvalidSetting, LogError, NewerFormat
+from dq.log.backend import backend_of
 from dq.log.catalog import check_directory
 from dq.log.files import mapped
 from dq.log.layout import Layout
@@ -24,6 +25,7 @@ from dq.model.settings import MEMORY
 
 _TRIES_UNDER_A_BROKER = 3
 WHOLE, TORN, DAMAGED, NEWER, UNREADABLE, IN_MEMORY = "whole", "torn", "damaged", "newer", "unreadable", "in memory"
+BY_ITS_CLASS = "kept by its class"
 _FAULTS = frozenset({DAMAGED, NEWER, UNREADABLE})
 
 
@@ -127,6 +129,9 @@ class _Verifier:
         if found.settings.backend == MEMORY:
             yield LogCheck(f"streams/{name}", IN_MEMORY)
             return
+        if found.settings.backend != "json":
+            yield _own_class(found)
+            return
         for bucket in range(found.settings.buckets):
             for _ in range(tries):
                 check = self._check_bucket(found, bucket)
@@ -176,6 +181,16 @@ class _Verifier:
                 lossy, epoch = found.settings.durability != "sync", found.epoch + 1
                 starts = [ShardStart(start.epoch, start.ends[shard[1]], lossy or start.accepted) for start in found.starts]
                 core.add_shard(shard, end, found.uuid, epoch, [*starts, ShardStart(epoch, end, lossy)])
+
+
+def _own_class(found: StreamDescription) -> LogCheck:
+    """A stream that a class of the user's own keeps: whether the next start finds the class; its records are its own."""
+    log, backend = f"streams/{found.name}", found.settings.backend
+    try:
+        backend_of(found.settings)
+    except (LogError, InvalidSetting, TypeError) as error:
+        return LogCheck(log, UNREADABLE, why=str(error))
+    return LogCheck(log, BY_ITS_CLASS, why=f"the backend {backend!r} keeps it, and can alone say whether its records are whole")
 
 
 def _sound(log: str, recovered: Recovered) -> LogCheck:

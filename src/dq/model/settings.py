@@ -7,14 +7,20 @@ import re
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Self
 
+import orjson
+
 from dq.errors import InvalidSetting, SettingsMismatch
 from dq.model.names import check_name
 from dq.model.shown import shown
 from dq.model.start import parse_start
 
-DURABILITIES = ("sync", "interval", "os", "memory")
+DURABILITIES = ("sync", "interval", "os", "memory", "backend")
 MEMORY = "memory"
 """The name of the backend whose streams live in memory, and of its durability: one does not go without the other."""
+BY_CLASS = "backend"
+"""The durability of a stream whose backend is a class in the other form: what a receipt says is what that class promises."""
+OPTIONS_BYTES_MAX = 65_536
+_SCALARS = (str, int, float, bool, type(None))
 _AS_THE_BACKEND = "as the backend has it"
 _AS_THE_LIMITS = "as the limits have it"
 RETENTIONS = ("settled", "limits", "forever")
@@ -69,15 +75,30 @@ class _Settings:
         Raises:
             SettingsMismatch: one of them differs; the message shows both.
         """
-        type(self).from_dict(wish)
-        kept = self.to_dict()
+        wished, kept = type(self).from_dict(wish).to_dict(), self.to_dict()
         differing = [
-            f"{key}={kept[key]!r} (asked for: {value!r})"
-            for key, value in wish.items()
-            if kept[key] != value and key not in self.FREE
+            f"{key}={kept[key]!r} (asked for: {wished[key]!r})"
+            for key in wish
+            if kept[key] != wished[key] and key not in self.FREE
         ]
         if differing:
             raise SettingsMismatch(f"{kind} {name!r} exists with {', '.join(differing)}: ask for what it has, or leave it out")
+
+
+def _options_text(options: object) -> str:
+    """The options of a backend in the one form in which they can be kept and compared."""
+    try:
+        values = orjson.loads(options) if isinstance(options, str) and options else options or {}
+        if not isinstance(values, dict) or any(not isinstance(value, _SCALARS) for value in values.values()):
+            raise TypeError("it is no dict of such values")
+        text = orjson.dumps(values, option=orjson.OPT_SORT_KEYS).decode() if values else ""
+    except (TypeError, ValueError) as error:
+        raise InvalidSetting(
+            f"backend_options must be a dict of texts, numbers, True, False and None by name, not {shown(options)}: {error}"
+        ) from error
+    if len(text) > OPTIONS_BYTES_MAX:
+        raise InvalidSetting(f"backend_options take {len(text):,} bytes as JSON; {OPTIONS_BYTES_MAX:,} are the most")
+    return text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +110,8 @@ class StreamSettings(_Settings):
         durability: when a receipt is given. "sync" (default): the batch is on disk. "interval": it is written, and flushed
             within `sync_seconds`. "os": it is written, and the system flushes it when it likes, 30 s later as a rule. With
             these two it survives the death of every dq process, not that of the machine. "memory": it is kept by the
-            `memory` backend, until the broker stops.
+            `memory` backend, until the broker stops. "backend": the class that keeps it has taken it and was asked to
+            flush it within `sync_seconds`; what that is worth is for the class to say.
         sync_seconds: how often a stream with durability "interval" is flushed; default 1.
         retention: "settled" (default) drops a segment once every sink has settled it and `keep_seconds` have passed or
             the stream is over `keep_bytes`; "limits" (the default where one of the `max_` limits is given) keeps what is
@@ -102,8 +124,15 @@ class StreamSettings(_Settings):
         ttl: seconds after which the whole stream is destroyed; default None, never.
         ttl_sliding: whether each record that is added renews the `ttl`; default False: it counts from when the stream was made.
         segment_bytes: size at which a segment is closed; default 64 MiB.
-        backend: name of the storage backend; default "json". With "memory" the durability is "memory" too.
+        backend: name of the storage backend; default "json". With "memory" the durability is "memory" too. A class of the
+            user's own is named as "module:qualname".
+        backend_options: what a class of the user's own is made with, as the text of a JSON object of texts, numbers, True,
+            False and None; a dict is written as that. Default "": nothing.
+        backend_path: the directory from which such a class can be imported, where the broker does not find it by itself.
+            It counts only while the stream is new.
     """
+
+    FREE: ClassVar[frozenset[str]] = frozenset({"backend_path"})
 
     buckets: int = 1
     durability: str = _AS_THE_BACKEND
@@ -118,6 +147,8 @@ class StreamSettings(_Settings):
     ttl_sliding: bool = False
     segment_bytes: int = 64 << 20
     backend: str = "json"
+    backend_options: str = ""
+    backend_path: str = ""
 
     def __post_init__(self) -> None:
         _check_number("buckets", self.buckets, 1, 1024, whole=True)
@@ -137,6 +168,15 @@ class StreamSettings(_Settings):
         _check_number("segment_bytes", self.segment_bytes, 4096, 1 << 40, whole=True)
         if not isinstance(self.backend, str) or not self.backend:
             raise InvalidSetting(f"backend must be the name of a storage backend, not {shown(self.backend)}")
+        object.__setattr__(self, "backend_options", _options_text(self.backend_options))
+        if not isinstance(self.backend_path, str):
+            raise InvalidSetting(f"backend_path must be the path of a directory, as a text, not {shown(self.backend_path)}")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The `backend_options` as a dict."""
+        found: dict[str, Any] = orjson.loads(self.backend_options or "{}")
+        return found
 
     def _check_retention(self) -> None:
         _check_optional("max_records", self.max_records, 1, 1 << 62, whole=True)

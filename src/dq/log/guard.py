@@ -1,0 +1,189 @@
+"""What a backend class of the user's own raises, besides the errors of the contract, is told, and costs its stream only."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+from dq.errors import BackendFailed, DqError, StreamReadOnly
+from dq.log.format import Identity
+from dq.log.retention import SegmentStats
+from dq.log.storage import (
+    Batch,
+    BucketPlace,
+    End,
+    RecoveryReport,
+    Slice,
+    StorageBackend,
+    StorageReader,
+    StorageStats,
+    StorageWriter,
+    Stored,
+)
+
+log = logging.getLogger("dq")
+
+
+@contextlib.contextmanager
+def told(cls: type, act: str) -> Iterator[None]:
+    """Maps what the class raises to BackendFailed."""
+    try:
+        yield
+    except DqError:
+        raise
+    except Exception as error:
+        raise failed(cls, act, error) from error
+
+
+def failed(cls: type, act: str, error: BaseException) -> BackendFailed:
+    """The error that tells of an error of the class."""
+    return BackendFailed(f"the backend class {cls.__qualname__} failed to {act}: {type(error).__name__}: {error}")
+
+
+class Guarded:
+    """A `StorageBackend` of the user's own, as dq uses it."""
+
+    def __init__(self, cls: type[StorageBackend]) -> None:
+        self._cls = cls
+
+    def open_writer(self, place: BucketPlace, identity: Identity, clean: dict[str, Any] | None) -> StorageWriter:
+        """See `StorageBackend.open_writer`."""
+        with told(self._cls, f"open {identity}"):
+            return GuardedWriter(self._cls, self._cls.open_writer(place, identity, clean))
+
+    def open_reader(self, place: BucketPlace) -> StorageReader:
+        """See `StorageBackend.open_reader`."""
+        with told(self._cls, f"open {place.directory}"):
+            return GuardedReader(self._cls, self._cls.open_reader(place))
+
+    def destroy(self, place: BucketPlace) -> None:
+        """See `StorageBackend.destroy`."""
+        with told(self._cls, f"destroy {place.directory}"):
+            self._cls.destroy(place)
+
+
+class GuardedWriter:
+    """A `StorageWriter` of such a class. After a commit that failed in other ways than the contract names it takes no more."""
+
+    def __init__(self, cls: type, writer: StorageWriter) -> None:
+        self._cls, self._writer = cls, writer
+        self._failed: str | None = None
+
+    @property
+    def identity(self) -> Identity:
+        return self._writer.identity
+
+    @identity.setter
+    def identity(self, identity: Identity) -> None:
+        self._writer.identity = identity
+
+    @property
+    def end(self) -> End:
+        return self._writer.end
+
+    @property
+    def report(self) -> RecoveryReport:
+        return self._writer.report
+
+    @property
+    def staged_bytes(self) -> int:
+        return self._writer.staged_bytes
+
+    @property
+    def unsynced(self) -> bool:
+        """See `StorageWriter.unsynced`."""
+        return self._failed is None and self._writer.unsynced
+
+    def append(self, batch: Batch) -> Stored:
+        """See `StorageWriter.append`."""
+        self._check_usable()
+        with told(self._cls, f"take a batch for {self.identity}"):
+            return self._writer.append(batch)
+
+    def commit(self) -> End:
+        """See `StorageWriter.commit`."""
+        self._check_usable()
+        try:
+            with told(self._cls, f"store a batch in {self.identity}"):
+                return self._writer.commit()
+        except BackendFailed as error:
+            self._failed = str(error)
+            raise BackendFailed(f"{error}; whether the batch is stored is not known") from error
+
+    def sync(self) -> None:
+        """See `StorageWriter.sync`."""
+        with told(self._cls, f"flush {self.identity}"):
+            self._writer.sync()
+
+    def trim(self, offset: int) -> int:
+        """See `StorageWriter.trim`."""
+        with told(self._cls, f"trim {self.identity}"):
+            return self._writer.trim(offset)
+
+    def segments(self) -> list[SegmentStats]:
+        """See `StorageWriter.segments`."""
+        with told(self._cls, f"list {self.identity}"):
+            return self._writer.segments()
+
+    def clean_mark(self) -> dict[str, Any] | None:
+        """See `StorageWriter.clean_mark`; none where the class cannot say."""
+        try:
+            return None if self._failed else self._writer.clean_mark()
+        except Exception as error:
+            log.error("%s has no clean end: %s", self.identity, failed(self._cls, "say how it ended", error))
+            return None
+
+    def stats(self) -> StorageStats:
+        """See `StorageWriter.stats`; where the class cannot count, all up to the end."""
+        try:
+            return self._writer.stats()
+        except Exception as error:
+            log.error("%s", failed(self._cls, f"count {self.identity}", error))
+            return StorageStats(0, self.end.offset, 0, 0)
+
+    def close(self) -> None:
+        """See `StorageWriter.close`; the others are closed whatever this one raises."""
+        try:
+            self._writer.close()
+        except Exception as error:
+            log.error("%s", failed(self._cls, f"close {self.identity}", error))
+
+    def _check_usable(self) -> None:
+        if self._failed is not None:
+            raise StreamReadOnly(f"{self.identity} takes no records until the broker has started again: {self._failed}")
+
+
+class GuardedReader:
+    """A `StorageReader` of such a class."""
+
+    def __init__(self, cls: type, reader: StorageReader) -> None:
+        self._cls, self._reader = cls, reader
+
+    def advance(self, end: End) -> None:
+        """See `StorageReader.advance`."""
+        with told(self._cls, "look at a bucket's end"):
+            self._reader.advance(end)
+
+    def read(self, first: int, count_max: int, bytes_max: int) -> Slice:
+        """See `StorageReader.read`."""
+        with told(self._cls, f"read from offset {first}"):
+            return self._reader.read(first, count_max, bytes_max)
+
+    def find(self, at: float) -> int:
+        """See `StorageReader.find`."""
+        with told(self._cls, "find an instant"):
+            return self._reader.find(at)
+
+    def stats(self) -> StorageStats:
+        """See `StorageReader.stats`."""
+        with told(self._cls, "count a bucket"):
+            return self._reader.stats()
+
+    def close(self) -> None:
+        """See `StorageReader.close`; whatever the class raises."""
+        try:
+            self._reader.close()
+        except Exception as error:
+            log.error("%s", failed(self._cls, "close a bucket", error))

@@ -39,6 +39,14 @@ class Limits:
     """What a reader takes from the disk at once."""
     trim_seconds: float = 60.0
     """How often it is looked whether settled segments have become old."""
+    look_seconds: float = 1.0
+    """How often it is looked which records have become too old for a stream with `max_age`, and whether its `ttl` is over."""
+    look_seconds_max: float = 0.02
+    """What one such look may take of a turn; with thousands of streams the rest is looked at in the next turns."""
+    clock_jump_seconds: float = 3600.0
+    """When the wall clock has leapt ahead by more since the last look, nothing is dropped for its age at this one."""
+    removed_ranges_max: int = 100_000
+    """Ranges of records that were taken out of one stream: 3 MB in its file, and as much in memory."""
     reserve_bytes: int = 8 * MIB
     """Kept free beside the sinks, so that acks go on when the disk is full."""
     memory_bytes_max: int = 256 * MIB

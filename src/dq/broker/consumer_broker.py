@@ -351,6 +351,8 @@ class ConsumerBroker:
             self._subscribed = wanted
 
     def _on_hint(self, event: Event) -> None:
+        if event.type is not EventType.COMMITTED:
+            return  # what is gone is found when it is read
         if not self._heard:  # a broker that is new knows no floors, and what was told it while it started is lost
             self._heard = True
             self._told.clear()

@@ -32,6 +32,11 @@ class IntervalSync:
         if stream.settings.durability in _FLUSHED_IN_TURN and (writer := stream.writers[bucket]) not in self._waiting:
             self._waiting[writer] = self._life.clock.monotonic() + stream.settings.sync_seconds
 
+    def forget(self, stream: OpenStream) -> None:
+        """A stream is about to be destroyed: what of it waits for a flush need not be flushed any more."""
+        for writer in stream.writers:
+            self._waiting.pop(writer, None)
+
     @property
     def due(self) -> float | None:
         """When `run_due` is to be called, in monotonic seconds; None: not before the next `note`."""

@@ -13,16 +13,39 @@ from dq.model.epoch import EpochStart
 from dq.model.settings import BY_CLASS, StreamSettings
 
 
-def describe(stream: OpenStream) -> dict[str, Any]:
-    """The stream, and where each bucket begins and ends now."""
+def describe(stream: OpenStream, *, removed: bool = True) -> dict[str, Any]:
+    """The stream, where each bucket begins and ends now, and what was taken out in between: [bucket, first, stop] each.
+
+    Args:
+        removed: False leaves the last of these out, which may be many, for those who do not read.
+    """
     return {
         "stream": stream.name,
         "uuid": stream.uuid,
         "epoch": stream.epoch,
         "starts": [tuple(start) for start in stream.starts],
         "settings": stream.settings.to_dict(),
-        "firsts": [writer.stats().first_offset for writer in stream.writers],
+        "firsts": stream.firsts(),
+        "removed": stream.gone.listed() if removed else [],
         "ends": [[end.offset, end.segment, end.position] for end in (writer.end for writer in stream.writers)],
+    }
+
+
+def figures(stream: OpenStream) -> dict[str, Any]:
+    """What there is of a stream, in numbers."""
+    parts, gone, firsts = [writer.stats() for writer in stream.writers], stream.gone, stream.firsts()
+    taken = sum(gone.count(bucket, first) for bucket, first in enumerate(firsts)) if gone.ranges else 0
+    limited = stream.settings.retention == "limits"
+    return {
+        "settings": stream.settings.to_dict(),
+        "records": sum(part.end_offset for part in parts) - sum(firsts) - taken,
+        "bytes": sum(part.bytes for part in parts),
+        "segments": sum(part.segments for part in parts),
+        "firsts": firsts,
+        "ends": [part.end_offset for part in parts],
+        "trimmed": sum(firsts) if limited else gone.trimmed,
+        "removed": gone.taken,
+        "unsynced": sum(writer.unsynced for writer in stream.writers),
     }
 
 

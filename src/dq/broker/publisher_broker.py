@@ -11,10 +11,13 @@ import socket
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
-from dq.broker.desk import Desk, Neighbour, Served, nack
+from dq.broker.desk import Desk, Neighbour, nack
 from dq.broker.interval_sync import IntervalSync
 from dq.broker.life import ExitCode, Life, Setup, prepare
-from dq.broker.opened import describe
+from dq.broker.notices import Notices
+from dq.broker.opened import describe, figures
+from dq.broker.stream_changes import Holder, StreamChanges
+from dq.broker.trimming import Trimming
 from dq.errors import (
     DiskFull,
     DqError,
@@ -28,11 +31,9 @@ from dq.log.backend import Batch, End, StorageWriter, Stored
 from dq.log.catalog import Catalog, OpenStream, make_directory
 from dq.log.layout import Layout
 from dq.log.locks import HeldLock
-from dq.log.retention import trim_offset
 from dq.model.event import Event, EventOwner, EventType
 from dq.model.names import DEAD_LETTER_SUFFIX, check_client_id, check_name, check_new_stream
-from dq.model.settings import MEMORY, StreamSettings
-from dq.transport.pipe import Pipe
+from dq.model.settings import StreamSettings
 
 if TYPE_CHECKING:
     from multiprocessing.queues import Queue
@@ -42,22 +43,12 @@ _OWNER = EventOwner.PUBLISHER_BROKER
 Shard = tuple[str, int]
 
 
-class PublisherClient(Served):
-    """A publisher, and the stream it writes to."""
-
-    __slots__ = ("stream",)
-
-    def __init__(self, pipe: Pipe, client: str, pid: int, stream: OpenStream) -> None:
-        super().__init__(pipe, client, pid)
-        self.stream = stream
-
-
 class Staged:
     """A batch of this turn: stored and synced when its bucket's commit succeeds, and answered then."""
 
     __slots__ = ("bucket", "client", "publisher", "sequence", "stored", "stream")
 
-    def __init__(self, client: PublisherClient | None, stream: str, bucket: int, batch: Batch, stored: Stored) -> None:
+    def __init__(self, client: Holder | None, stream: str, bucket: int, batch: Batch, stored: Stored) -> None:
         self.client, self.stream, self.bucket, self.stored = client, stream, bucket, stored
         self.publisher, self.sequence = batch.publisher, batch.sequence
 
@@ -71,13 +62,16 @@ class PublisherBroker:
         self._life = life
         self._catalog = Catalog(life.files, life.root, life.limits)
         self._lock: HeldLock | None = None
-        self._desk: Desk[PublisherClient] = Desk(life, _OWNER, self._on_write, self._left)
+        self._desk: Desk[Holder] = Desk(life, _OWNER, self._on_write, self._left)
         self._neighbour = Neighbour(life, self._on_neighbour_event)
         self._staged: dict[Shard, tuple[StorageWriter, list[Staged]]] = {}
         self._syncers = life.threads(8)
         self._interval = IntervalSync(life, self._syncers)
-        self._floors: dict[Shard, int] = {}
-        self._trim_at = 0.0
+        self._notices = Notices(self._neighbour)
+        self._trimming = Trimming(life, self._catalog, self._notices)
+        self._changes = StreamChanges(
+            self._catalog, self._trimming, self._notices, self._interval, self._desk, self._find, self._commit_staged
+        )
         self._hints_wanted = False
         self._hints: dict[Shard, End] = {}
         self._commits = self._batches = self._records = 0
@@ -91,6 +85,8 @@ class PublisherBroker:
         if self._life.fresh:  # what a manager that is gone left in memory was promised to nobody
             memory.remove(self._life.files, self._life.root)
         self._catalog.open()
+        for opened in self._catalog.streams.values():
+            self._trimming.opened(opened)
         for stream, error in self._catalog.errors.items():
             log.error("stream %s is closed: %s", stream, error)
         return {"streams": len(self._catalog.streams), "closed": {k: str(v) for k, v in self._catalog.errors.items()}}
@@ -98,7 +94,7 @@ class PublisherBroker:
     def wait_seconds(self) -> float | None:
         if self._staged:
             return 0.0
-        moments = [moment for moment in (self._trim_at if self._floors else None, self._interval.due) if moment is not None]
+        moments = [moment for moment in (self._trimming.due, self._interval.due) if moment is not None]
         return max(min(moments) - self._life.clock.monotonic(), 0.0) if moments else None
 
     def stop(self) -> None:
@@ -129,8 +125,9 @@ class PublisherBroker:
         elif event.type is EventType.WRITE:
             self._store_dead_letter(event)
         elif event.type is EventType.TRIM:
-            self._floors[event["stream"], event["bucket"]] = event["offset"]
-            self._trim(event["stream"])
+            self._trimming.settled(event["stream"], event["bucket"], event["offset"], event.get("uuid"))
+        elif event.type is EventType.CHANGE:
+            self._life.tell(Event(EventType.ACK, _OWNER, {"request": event["request"], "result": self._changes.do(event)}))
         elif event.type is EventType.STATUS:
             self._life.tell(Event(EventType.ACK, _OWNER, {"request": event["request"], "status": self._status()}))
         else:
@@ -146,7 +143,7 @@ class PublisherBroker:
         if name in self._catalog.errors:  # it may have been mended, or the disk have room again
             reopened = self._catalog.reopen(name)
             if reopened is not None:
-                self._hint_all(reopened)
+                self._opened(reopened)
         stream = self._catalog.get(name)
         if stream is not None:
             stream.settings.check_wish("stream", name, wish)
@@ -158,45 +155,19 @@ class PublisherBroker:
         settings = StreamSettings.from_dict(wish)
         stream = self._catalog.create(name, settings)
         log.info("stream %s is made with %d bucket(s), durability %s", name, settings.buckets, settings.durability)
-        self._hint_all(stream)
+        self._opened(stream)
         return stream
 
-    def _trim(self, name: str) -> None:
-        """Deletes what every sink has settled and the stream's settings do not keep."""
-        stream = self._catalog.streams.get(name)
-        if stream is None or stream.settings.retention != "settled":
-            return
-        try:
-            self._trim_stream(name, stream)
-        except LogError as error:
-            log.error("stream %s cannot be trimmed now: %s", name, error)
-            self._end_on_failed_flush(error)
+    def _opened(self, stream: OpenStream) -> None:
+        self._trimming.opened(stream)
+        self._hint_all(stream)
 
-    def _trim_stream(self, name: str, stream: OpenStream) -> None:
-        over = sum(writer.stats().bytes for writer in stream.writers) - stream.settings.keep_bytes
-        keep_seconds = 0.0 if stream.settings.backend == MEMORY else stream.settings.keep_seconds
-        for bucket, writer in enumerate(stream.writers):
-            floor = self._floors.get((name, bucket), 0)
-            if floor and len(segments := writer.segments()) > 1:
-                offset, freed = trim_offset(segments, floor, keep_seconds, over, self._life.clock.wall())
-                over -= freed
-                if offset and writer.trim(offset):
-                    log.info("stream %s/%d begins at offset %d now: %d bytes came back", name, bucket, offset, freed)
+    def _find(self, name: str) -> OpenStream:
+        return self._open(name, create=False, wish={})
 
     def _status(self) -> dict[str, object]:
-        streams = {}
-        for name, stream in self._catalog.streams.items():
-            figures = [writer.stats() for writer in stream.writers]
-            streams[name] = {
-                "settings": stream.settings.to_dict(),
-                "records": sum(part.end_offset - part.first_offset for part in figures),
-                "bytes": sum(part.bytes for part in figures),
-                "segments": sum(part.segments for part in figures),
-                "ends": [part.end_offset for part in figures],
-                "unsynced": sum(writer.unsynced for writer in stream.writers),
-            }
         return {
-            "streams": streams,
+            "streams": {name: figures(stream) for name, stream in self._catalog.streams.items()},
             "closed": {name: str(error) for name, error in self._catalog.errors.items()},
             "publishers": {c.id: {"pid": c.pid, "stream": c.stream.name} for c in self._desk.clients.values()},
             "commits": self._commits,
@@ -212,19 +183,22 @@ class PublisherBroker:
         try:
             desk.check_room()
             check_client_id(publisher)
-            stream = self._open(event["stream"], create=event.get("create", False), wish=event.get("settings", {}))
+            # One that comes again asks for nothing: its settings are those of the stream as it was, should it be made anew.
+            known = event.get("again", False) and event["stream"] in self._catalog.streams
+            wish = {} if known else event.get("settings", {})
+            stream = self._open(event["stream"], create=event.get("create", False), wish=wish)
         except DqError as error:
             self._end_on_failed_flush(error)
             desk.refuse(pipe, publisher, error)
             return
-        client = PublisherClient(pipe, publisher, event["pid"], stream)
+        client = Holder(pipe, publisher, event["pid"], stream)
         desk.admit(client)
-        desk.answer(client, Event(EventType.ACK, _OWNER, {"opened": describe(stream)}))
+        desk.answer(client, Event(EventType.ACK, _OWNER, {"opened": describe(stream, removed=False)}))
 
-    def _left(self, client: PublisherClient) -> None:
+    def _left(self, client: Holder) -> None:
         log.info("publisher %s (pid %d) of stream %s left", client.id, client.pid, client.stream.name)
 
-    def _on_write(self, client: PublisherClient, event: Event) -> None:
+    def _on_write(self, client: Holder, event: Event) -> None:
         if event.owner is EventOwner.PUBLISHER and event.type is EventType.CLOSE:
             return
         if event.owner is not EventOwner.PUBLISHER or event.type is not EventType.WRITE:
@@ -243,7 +217,7 @@ class PublisherBroker:
         except DqError as error:
             self._desk.answer(client, nack(_OWNER, error, bucket=bucket, sequence=sequence))
 
-    def _stage(self, client: PublisherClient | None, stream: OpenStream, bucket: int, batch: Batch) -> None:
+    def _stage(self, client: Holder | None, stream: OpenStream, bucket: int, batch: Batch) -> None:
         writer = stream.writers[bucket]
         stored = writer.append(batch)
         staged = Staged(client, stream.name, bucket, batch, stored)
@@ -262,18 +236,28 @@ class PublisherBroker:
     # --- the commit ------------------------------------------------------------------------------------------------
 
     def turn(self) -> None:
-        if self._staged:
-            self._commit_staged()
+        self._commit_staged()
         self._desk.flush()
         self._interval.run_due()
-        if self._floors and self._life.clock.monotonic() >= self._trim_at:
-            self._trim_at = self._life.clock.monotonic() + self._life.limits.trim_seconds
-            for name in dict.fromkeys(stream for stream, _ in self._floors):
-                self._trim(name)
-        if self._hints and self._hints_wanted:
-            self._send_hints()
+        for name in self._trimming.run_due():
+            self._destroy_old(name)
+        if self._hints_wanted or self._notices.urgent:
+            if self._hints:
+                self._send_hints()
+            if self._notices.waiting:
+                self._notices.send()
+
+    def _destroy_old(self, name: str) -> None:
+        log.info("stream %s has lived for its ttl", name)
+        try:
+            self._changes.destroy(name)
+        except LogError as error:
+            log.error("stream %s cannot be destroyed now: %s", name, error)
+            self._end_on_failed_flush(error)
 
     def _commit_staged(self) -> None:
+        if not self._staged:
+            return
         staged, self._staged = self._staged, {}
         self._commits += 1
         if len(staged) == 1:
@@ -287,7 +271,9 @@ class PublisherBroker:
     def _answer_all(self, shard: Shard, batches: list[Staged], result: End | DqError) -> None:
         if isinstance(result, End):
             self._hints[shard] = result
-            self._interval.note(self._catalog.streams[shard[0]], shard[1])
+            stream = self._catalog.streams[shard[0]]
+            self._interval.note(stream, shard[1])
+            self._trimming.committed(stream, shard[1], result)
             for staged in batches:
                 self._answer_stored(staged)
             return
@@ -336,6 +322,7 @@ class PublisherBroker:
         self._hints_wanted = False
         for stream in self._catalog.streams.values():
             self._hint_all(stream)
+        self._notices.begin_anew(self._catalog.streams.values())
 
     def _hint_all(self, stream: OpenStream) -> None:
         for bucket, writer in enumerate(stream.writers):

@@ -6,6 +6,8 @@ import contextlib
 import errno
 import os
 import stat
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,10 @@ from dq.errors import BackendFailed, Damaged, DiskFull, InvalidName, InvalidSett
 from dq.log.backend import BucketPlace, backend_of
 from dq.log.files import NO_ROOM, Files, mapped
 from dq.log.format import FORMAT, Identity, Malformed, seal, unseal, want
+from dq.log.gone_file import Gone, open_gone, write_gone
 from dq.log.layout import Layout
 from dq.log.quarantine import Quarantine
-from dq.log.storage import StorageWriter
+from dq.log.storage import StorageReader, StorageWriter
 from dq.log.stream_file import StreamDescription, read_stream
 from dq.model.epoch import EpochStart
 from dq.model.names import check_name
@@ -32,16 +35,44 @@ _MAKING, _GONE = ".making", ".gone"  # no stream has such a name: they begin wit
 _TAKEN_NAMES = frozenset({"writer.lock", "writer.lock.pid", "clean.json", "clean.json.tmp"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class OpenStream:
-    """A stream that takes records: one writer a bucket."""
+    """A stream that takes records: one writer a bucket.
 
-    name: str
-    uuid: str
-    epoch: int
-    settings: StreamSettings
+    Attributes:
+        described: what its file says.
+        gone: what its users trimmed and removed, as it is on disk.
+        marks: by bucket, the first offset that may still be read; the limits of the stream raise it too.
+    """
+
+    described: StreamDescription
     writers: list[StorageWriter]
-    starts: tuple[EpochStart, ...] = ()
+    gone: Gone
+    marks: list[int]
+
+    @property
+    def name(self) -> str:
+        return self.described.name
+
+    @property
+    def uuid(self) -> str:
+        return self.described.uuid
+
+    @property
+    def epoch(self) -> int:
+        return self.described.epoch
+
+    @property
+    def settings(self) -> StreamSettings:
+        return self.described.settings
+
+    @property
+    def starts(self) -> tuple[EpochStart, ...]:
+        return self.described.starts
+
+    def firsts(self) -> list[int]:
+        """By bucket, the first offset that can be read; records below it may still be on disk."""
+        return [max(mark, writer.stats().first_offset) for mark, writer in zip(self.marks, self.writers, strict=True)]
 
 
 class Catalog:
@@ -52,8 +83,8 @@ class Catalog:
         errors: those that are closed, and why. The others are served.
     """
 
-    def __init__(self, files: Files, root: Path, limits: Limits = LIMITS) -> None:
-        self._files, self._layout, self._limits = files, Layout(root), limits
+    def __init__(self, files: Files, root: Path, limits: Limits = LIMITS, wall: Callable[[], float] = time.time) -> None:
+        self._files, self._layout, self._limits, self._wall = files, Layout(root), limits, wall
         self._quarantine = Quarantine(files, self._layout.quarantine)
         self.streams: dict[str, OpenStream] = {}
         self.errors: dict[str, LogError] = {}
@@ -105,16 +136,27 @@ class Catalog:
         path = self._layout.stream_file(name)
         with mapped(path, "delete"):
             self._files.drop_unfinished(path)
-        described = read_stream(self._files, self._layout.root, name)
+        described = self._with_its_making(read_stream(self._files, self._layout.root, name))
         known = isinstance(mark, dict) and (mark.get("uuid"), mark.get("epoch")) == (described.uuid, described.epoch)
         writers = self._open_buckets(described, mark.get("buckets") if known else None)
-        if not all(writer.report.clean for writer in writers):
-            try:
+        try:
+            if not all(writer.report.clean for writer in writers):
                 described = self._raise_epoch(described, writers)
-            except BaseException:
-                _close(writers)
-                raise
-        return _opened(described, writers)
+            gone = open_gone(self._files, self._layout.root, described, [writer.end.offset for writer in writers])
+        except BaseException:
+            _close(writers)
+            raise
+        return OpenStream(described, writers, gone, list(gone.marks))
+
+    def _with_its_making(self, described: StreamDescription) -> StreamDescription:
+        """A stream whose `ttl` counts from when it was made, and of which that is not known, counts as made now."""
+        if described.settings.ttl is None or described.made is not None:
+            return described
+        described = replace(described, made=self._wall())
+        path = self._layout.stream_file(described.name)
+        with mapped(path, "write"):
+            self._files.write_atomically(path, described.encode())
+        return described
 
     def _raise_epoch(self, described: StreamDescription, writers: list[StorageWriter]) -> StreamDescription:
         """On disk first: no segment may have an epoch that the stream has not."""
@@ -169,7 +211,7 @@ class Catalog:
         if len(self.streams) + len(self.errors) >= self._limits.streams_max:
             raise InvalidSetting(f"stream {name!r} would be one more than the {self._limits.streams_max} of a directory")
         backend_of(settings)
-        described = StreamDescription(name, str(uuid4()), 1, settings)
+        described = StreamDescription(name, str(uuid4()), 1, settings, made=self._wall())
         try:
             self._make(described)
         except OSError as error:
@@ -185,7 +227,8 @@ class Catalog:
         except (BackendFailed, InvalidSetting):  # its class does not take it; nobody was told that it exists
             self._remove(self._layout.stream(name))
             raise
-        stream = self.streams[name] = _opened(described, writers)
+        gone = Gone.nothing(settings.buckets)
+        stream = self.streams[name] = OpenStream(described, writers, gone, list(gone.marks))
         return stream
 
     def _make(self, described: StreamDescription) -> None:
@@ -209,19 +252,45 @@ class Catalog:
                 self._remove(making)
             raise
 
+    def reader(self, stream: OpenStream, bucket: int) -> StorageReader:
+        """A reading side of a bucket, up to where it ends now. Raises InvalidSetting, LogError: it has none."""
+        reader = backend_of(stream.settings).open_reader(self._place(stream.name, bucket, stream.settings))
+        reader.advance(stream.writers[bucket].end)
+        return reader
+
+    def keep_gone(self, stream: OpenStream, gone: Gone) -> None:
+        """Keeps what is gone of a stream from now on; changes nothing when it raises. Raises as `write_gone`."""
+        write_gone(self._files, self._layout.root, stream.described, gone)
+        stream.gone = gone
+        stream.marks = list(map(max, stream.marks, gone.marks))
+
     def destroy(self, name: str) -> None:
-        """Deletes a stream and its records, for good. One that does not exist is no error. Raises LogError."""
+        """Deletes a stream and its records, for good. One that does not exist is no error.
+
+        Raises:
+            LogError: it cannot be deleted, and is closed; it may be asked for again. SyncFailed: the disk did not confirm it.
+        """
         stream = self.streams.pop(name, None)
         if stream is not None:
             _close(stream.writers)
         elif self.errors.pop(name, None) is None:
             return
-        gone = self._layout.streams / f".{name}{_GONE}"
-        with mapped(gone, "delete"):
-            self._destroy_elsewhere(stream)
-            self._files.rename(self._layout.stream(name), gone)
+        gone = self._layout.streams / f".{name}.{uuid4()}{_GONE}"  # of its own: an earlier one may not be deleted yet
+        try:
+            with mapped(self._layout.stream(name), "delete"):
+                self._destroy_elsewhere(stream)
+                self._files.rename(self._layout.stream(name), gone)
+        except LogError as error:
+            if not isinstance(error.__cause__, FileNotFoundError):  # else somebody else deleted it
+                self.errors[name] = error
+                raise
+        try:
             self._files.sync_directory(self._layout.streams)
-        self._remove(gone)
+        except OSError as error:
+            why = f"the disk did not confirm that the stream {name!r} was deleted: {error.strerror}"
+            raise SyncFailed(f"{why}; the broker finds out what it has, then ask again") from error
+        with contextlib.suppress(LogError):  # it is nobody's any more; the next start deletes what is left of it
+            self._remove(gone)
 
     def _destroy_elsewhere(self, stream: OpenStream | None) -> None:
         if stream is not None:
@@ -292,10 +361,6 @@ def make_directory(files: Files, path: Path) -> None:
         files.make_directory(path)
         files.sync_directory(path.parent)
     check_directory(files, path)
-
-
-def _opened(described: StreamDescription, writers: list[StorageWriter]) -> OpenStream:
-    return OpenStream(described.name, described.uuid, described.epoch, described.settings, writers, described.starts)
 
 
 def _close(writers: list[StorageWriter]) -> None:

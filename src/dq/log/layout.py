@@ -23,6 +23,7 @@ class Layout:
 
         dq.lock  dq.json  manager.sock
         streams/writer.lock  streams/clean.json  streams/<stream>/stream.json  streams/<stream>/<bucket>/<offset>.jsonl
+        streams/<stream>/gone.json
         sinks/writer.lock  sinks/reserve  sinks/<sink>/sink.json  sinks/<sink>/<offset>.jsonl
         quarantine/
     """
@@ -58,6 +59,9 @@ class Layout:
 
     def stream_file(self, name: str) -> Path:
         return self.streams / name / "stream.json"
+
+    def gone_file(self, name: str) -> Path:
+        return self.streams / name / "gone.json"
 
     def bucket(self, name: str, bucket: int) -> Path:
         return self.streams / name / str(bucket)

@@ -1,4 +1,4 @@
-"""Small files of one sealed line, written whole: `stream.json`, `sink.json`."""
+"""Small files of one sealed line, written whole: `stream.json`, `gone.json`, `sink.json`."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Settings = TypeVar("Settings", StreamSettings, SinkSettings)
 SMALL_FILE_BYTES_MAX = 1 * MIB
 
 
-def read_sealed(files: Files, path: Path) -> dict[str, Any]:
+def read_sealed(files: Files, path: Path, bytes_max: int = SMALL_FILE_BYTES_MAX) -> dict[str, Any]:
     """The fields of such a file.
 
     Raises:
         FileNotFoundError: there is none. Malformed, NewerFormat: see `blamed`. Damaged, LogError: it cannot be read.
     """
-    content = files.read_whole(path, SMALL_FILE_BYTES_MAX)
+    content = files.read_whole(path, bytes_max)
     check_format(json_object(content))  # asked before the checksum, which a newer version may have changed
     return unseal(content)[0]
 

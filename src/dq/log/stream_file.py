@@ -21,17 +21,20 @@ from dq.model.shown import shown
 
 @dataclass(frozen=True, slots=True)
 class StreamDescription:
-    """What `stream.json` says."""
+    """What `stream.json` says. `made`: when the stream was made, in seconds since 1970; None: by an older version of dq."""
 
     name: str
     uuid: str
     epoch: int
     settings: StreamSettings
     starts: tuple[EpochStart, ...] = ()
+    made: float | None = None
 
     def encode(self) -> bytes:
         """One JSON line, sealed as the headers of a log are."""
         fields: dict[str, Any] = {"format": FORMAT, "name": self.name, "uuid": self.uuid, "epoch": self.epoch}
+        if self.made is not None:
+            fields["made"] = round(self.made, 3)
         fields |= {"starts": [tuple(start) for start in self.starts], "settings": self.settings.to_dict()}
         return seal(orjson.dumps(fields)[:-1])[0]
 
@@ -54,7 +57,10 @@ def read_stream(files: Files, root: Path, name: str) -> StreamDescription:
         if described != name:
             raise Malformed(f"it describes the stream {described!r:.200}")
         settings = settings_of(StreamSettings, want(fields, "settings", dict))
-        return StreamDescription(name, uuid, epoch, settings, _starts(fields.get("starts", []), settings.buckets))
+        starts, made = _starts(fields.get("starts", []), settings.buckets), fields.get("made")
+        if made is not None:
+            want(fields, "made", float)
+        return StreamDescription(name, uuid, epoch, settings, starts, made)
 
 
 def _starts(values: Any, buckets: int) -> tuple[EpochStart, ...]:

@@ -124,6 +124,12 @@ class Limits:
     broadcast_timeout_seconds: float = 5.0
     """How long a broadcast waits for its listeners."""
 
+    # --- watching ----------------------------------------------------------------------------------------------------
+    watchers_max: int = 16
+    """Watchers of the envelopes of one process: each costs it a write a turn."""
+    line_bytes_max: int = 1 * MIB
+    """An envelope with a longer line is not shown to watchers."""
+
     # --- processes ---------------------------------------------------------------------------------------------------
     lock_wait_seconds: float = 5.0
     """How long a broker waits for the lock of a dying predecessor."""

@@ -17,6 +17,7 @@ from sim_files import DirectoryNode, FileNode
 from sim_wires import SimPoller
 
 from dq.broker.life import ExitCode, exit_code_of
+from dq.broker.watchers import Watchers
 from dq.clock import FakeClock
 from dq.config import LIMITS
 from dq.log.layout import Layout
@@ -184,6 +185,7 @@ class SimLife:
     def __init__(self, files: SimDisk, clock: FakeClock, chance: random.Random, held: set[Path], *, fresh: bool) -> None:
         self.root, self.limits, self.fresh = ROOT, SMALL, fresh
         self.files, self.clock, self.poller = files, clock, SimPoller(chance)
+        self.watchers = Watchers(self.poller)
         self.exit_code = ExitCode.DONE
         self.asked = False
         self.error: BaseException | None = None

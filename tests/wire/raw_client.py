@@ -84,6 +84,10 @@ class RawClient:
         return cls.registered(root, envelope("REGISTER", "LISTENER", **hello))
 
     @classmethod
+    def watcher(cls, root: Path, process: str) -> RawClient:
+        return cls.registered(root, envelope("REGISTER", "WATCHER", id=new_id(), pid=os.getpid(), process=process))
+
+    @classmethod
     def client(cls, root: Path) -> RawClient:
         return cls.registered(root, envelope("REGISTER", "CLIENT", id=new_id(), pid=os.getpid()))
 

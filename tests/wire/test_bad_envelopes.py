@@ -21,7 +21,9 @@ FOREIGN = [None, True, 1, 1.5, "x", [], {}]
 TOO_LARGE = 2**64
 # What is said at each place. All other events are well formed, and not for who hears them there.
 SAID_AT: dict[str, list[Form]] = {
-    "a stranger": [(EventType.REGISTER, EventOwner(owner)) for owner in ("CLIENT", "PUBLISHER", "CONSUMER", "LISTENER")],
+    "a stranger": [
+        (EventType.REGISTER, EventOwner(owner)) for owner in ("CLIENT", "PUBLISHER", "CONSUMER", "LISTENER", "WATCHER")
+    ],
     "a client": [(EventType(kind), EventOwner.CLIENT) for kind in ("OPEN", "CHANGE", "STATUS", "SHUTDOWN")],
     "a publisher": [(EventType(kind), EventOwner.PUBLISHER) for kind in ("WRITE", "CLOSE")],
     "a consumer": [(EventType(kind), EventOwner.CONSUMER) for kind in ("READ", "ACK", "NACK", "EXTEND", "CLOSE")],

@@ -48,6 +48,9 @@ class Listener(Served):
         self.before_bytes = self.failures = 0
         self.telling: dict[int, Told] = {}  # what it waits for, by its own numbers
 
+    def labels(self) -> dict[str, str]:
+        return {"peer": EventOwner.LISTENER, "client": self.id}
+
 
 @dataclass(slots=True, eq=False)
 class Told:

@@ -46,6 +46,9 @@ class ConsumerClient(Served):
         self.run = run
         self.noted = 0  # the number of the last thing it said; to be confirmed, once it is written
 
+    def labels(self) -> dict[str, str]:
+        return {"peer": EventOwner.CONSUMER, "client": self.id, "sink": self.run.name}
+
 
 class ConsumerBroker:
     """The service of the consumer broker's process."""

@@ -28,6 +28,10 @@ class Served:
         self.pipe, self.id, self.pid = pipe, client, pid
         self.answers: list[Event] = []
 
+    def labels(self) -> dict[str, str]:
+        """Whose pipe it is, for those who watch."""
+        return {"peer": EventOwner.CLIENT, "client": self.id}
+
 
 Client = TypeVar("Client", bound=Served)
 
@@ -75,14 +79,17 @@ class Desk(Generic[Client]):
             self.supersede(old)
             self._on_gone(old)
         self.clients[client.id] = client
+        self._life.watchers.know(client.pipe, client.labels)
         self._life.poller.add(client.pipe, lambda: self._read(client))
 
     def refuse(self, pipe: Pipe, client_id: str, error: DqError) -> None:
         """Answers a client that cannot be served, and closes; what the kernel took is still read by it."""
+        self._life.watchers.know(pipe, lambda: {"peer": EventOwner.CLIENT, "client": client_id})
         try:
             pipe.send(nack(self._owner, error))
         except Broken:
             log.info("a client left before it could be refused")
+        self._life.watchers.forget(pipe)
         pipe.close()
         if client_id not in self.clients:  # else it is another's, who stays
             self._life.tell(Event(EventType.CLOSE, self._owner, {"id": client_id}))
@@ -123,6 +130,7 @@ class Desk(Generic[Client]):
         self._answering.pop(client, None)
         if not client.pipe.closed:
             self._life.poller.remove(client.pipe)
+            self._life.watchers.forget(client.pipe)
             client.pipe.close()
 
     # --- answers -----------------------------------------------------------------------------------------------------
@@ -186,6 +194,12 @@ class Neighbour:
             self._close(self._pipe)
         pipe = self._pipe = Pipe(sock, self._life.poller.scratch)
         self._life.poller.add(pipe, lambda: self._read(pipe))
+        self._life.watchers.know(pipe, self._labels)
+
+    def _labels(self) -> dict[str, str]:
+        ours = self._life.watchers.owner
+        other = EventOwner.PUBLISHER_BROKER if ours is EventOwner.CONSUMER_BROKER else EventOwner.CONSUMER_BROKER
+        return {"peer": other}
 
     def send(self, event: Event) -> bool:
         """Sends, if there is a neighbour and it reads; what is lost with it is told to the next one anew."""
@@ -210,4 +224,5 @@ class Neighbour:
     def _close(self, pipe: Pipe) -> None:
         if not pipe.closed:
             self._life.poller.remove(pipe)
+            self._life.watchers.forget(pipe)
             pipe.close()

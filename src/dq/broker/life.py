@@ -26,6 +26,7 @@ from enum import IntEnum, StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from dq.broker.watchers import Watchers
 from dq.clock import Clock
 from dq.config import LIMITS
 from dq.errors import BrokerRunning, Damaged, DiskFull, DqError, InUse, LogError, NewerFormat, ProtocolError
@@ -131,6 +132,7 @@ class Life:
         self.files = Files()
         self.clock = Clock()
         self.poller = Poller()
+        self.watchers = Watchers(self.poller)
         self.state = State.NEW
         self.exit_code = ExitCode.DONE
         self._inbox, self._outbox, self._handover = inbox, outbox, handover
@@ -146,6 +148,8 @@ class Life:
 
     def tell(self, event: Event) -> None:
         """Puts an event on the queue to the manager; never blocks."""
+        if self.watchers.on:
+            self.watchers.saw("out", event, EventOwner.MANAGER)
         self._outbox.put(event.encode())
 
     def fail(self, error: BaseException) -> None:
@@ -160,7 +164,7 @@ class Life:
 
     def run(self, service: Service) -> ExitCode:
         """Lives the whole life; returns how it ended."""
-        self._service, self._asked = service, False
+        self._service, self._asked, self.watchers.owner = service, False, service.owner
         self._step(State.STARTING)
         try:
             status = service.start()
@@ -177,6 +181,8 @@ class Life:
             while not self._asked:
                 self.poller.run_once(service.wait_seconds())
                 service.turn()
+                if self.watchers.said:
+                    self.watchers.flush()
         except Exception:
             # A fault of ours. What it touched is not known, so nothing is finished: recovery knows how to go on from here.
             log.exception("%s met an error of its own", service.owner)
@@ -220,6 +226,8 @@ class Life:
             self.poller.call(lambda event=event: self._on_event(service, event))  # type: ignore[misc]
 
     def _on_event(self, service: Service, event: Event) -> None:
+        if self.watchers.on:
+            self.watchers.saw("in", event, EventOwner.MANAGER)
         if event.type is EventType.SHUTDOWN:
             self.ask_to_stop()
         else:
@@ -230,7 +238,11 @@ class Life:
             while (taken := take_over(self._handover)) is not None:
                 raw, sock = taken
                 event = decode(raw)
-                if event.owner is EventOwner.MANAGER:
+                if self.watchers.on:
+                    self.watchers.saw("in", event, EventOwner.MANAGER)
+                if event.owner is EventOwner.WATCHER:
+                    self.watchers.admit(sock)
+                elif event.owner is EventOwner.MANAGER:
                     service.on_neighbour(sock)
                 else:
                     service.on_client(event, sock)

@@ -21,6 +21,7 @@ from dq.broker.figures import Figures
 from dq.broker.life import ExitCode, Setup, raise_descriptor_limit
 from dq.broker.reception import Reception
 from dq.broker.supervised import Supervised
+from dq.broker.watchers import Watchers
 from dq.config import LIMITS, MIB
 from dq.errors import LogError
 from dq.log import memory
@@ -46,12 +47,13 @@ class Manager:
         self._linger = linger
         self._files = Files()
         self._poller = Poller()
+        self._watchers = watchers = Watchers(self._poller)
         setup = Setup(os.fspath(root), log_level)
         self.publisher_broker = Supervised(
-            EventOwner.PUBLISHER_BROKER, publisher_broker.main, setup, self._poller, self._on_event, self._on_death
+            EventOwner.PUBLISHER_BROKER, publisher_broker.main, setup, self._poller, self._on_event, self._on_death, watchers
         )
         self.consumer_broker = Supervised(
-            EventOwner.CONSUMER_BROKER, consumer_broker.main, setup, self._poller, self._on_event, self._on_death
+            EventOwner.CONSUMER_BROKER, consumer_broker.main, setup, self._poller, self._on_event, self._on_death, watchers
         )
         self._brokers = (self.publisher_broker, self.consumer_broker)
         self._directory = Directory(root, self._files)
@@ -67,6 +69,7 @@ class Manager:
             self._ask,
             self._figures,
             self._leave,
+            watchers,
         )
         self._entrance = Entrance(root, self._poller, self._reception.let_in)
         self._next_request = 0
@@ -102,6 +105,8 @@ class Manager:
         while not self._stopping:
             self._poller.run_once(self._wait_seconds())
             self._tend(time.monotonic())
+            if self._watchers.said:
+                self._watchers.flush()
         self._stop()
         return self.exit_code
 

@@ -14,6 +14,7 @@ from dq.broker.clients import Control, Registered, Registry
 from dq.broker.desk import nack
 from dq.broker.figures import Ask, Figures
 from dq.broker.supervised import Supervised
+from dq.broker.watchers import Watchers
 from dq.config import LIMITS
 from dq.errors import InvalidSetting, ProtocolError
 from dq.model.event import Event, EventOwner, EventType, decode
@@ -38,6 +39,7 @@ class Reception:
         ask: asks a broker, and calls back with its answer.
         figures: of all three processes.
         stop: stops the manager within so many seconds.
+        watchers: of the manager's process.
     """
 
     def __init__(
@@ -50,10 +52,12 @@ class Reception:
         ask: Ask,
         figures: Figures,
         stop: Callable[[float], None],
+        watchers: Watchers,
     ) -> None:
         self._root, self._poller = root, poller
         self._publisher_broker, self._consumer_broker = publisher_broker, consumer_broker
         self._registry, self._ask, self._figures, self._stop = registry, ask, figures, stop
+        self._watchers = watchers
         self._strangers: dict[Pipe, float] = {}
         self._controls: dict[Pipe, Control] = {}
 
@@ -84,7 +88,12 @@ class Reception:
         """Somebody stands in the door."""
         pipe = Pipe(sock, self._poller.scratch)
         self._strangers[pipe] = time.monotonic()
+        self._watchers.know(pipe, lambda: self._labels(pipe))
         self._poller.add(pipe, lambda: self._read(pipe))
+
+    def _labels(self, pipe: Pipe) -> dict[str, str]:
+        control = self._controls.get(pipe)
+        return {"peer": EventOwner.CLIENT} if control is None else {"peer": EventOwner.CLIENT, "client": control.id}
 
     def _read(self, pipe: Pipe) -> None:
         try:
@@ -112,6 +121,7 @@ class Reception:
 
     def _welcome_client(self, pipe: Pipe, event: Event) -> None:
         self._controls[pipe] = Control(pipe, event["id"], event["pid"])
+        self._watchers.know(pipe, lambda: self._labels(pipe))
         self._reply(pipe, Event(EventType.ACK, _OWNER, {"status": {"pid": os.getpid(), "root": os.fspath(self._root)}}))
 
     def _welcome_publisher(self, pipe: Pipe, event: Event) -> None:
@@ -132,6 +142,20 @@ class Reception:
         serves = ",".join(event["channels"])[:_SERVES_CHARS_MAX]
         self._registry.add(Registered(event["id"], EventOwner.CONSUMER_BROKER, event["pid"], serves))
         self._hand_over(self._consumer_broker, pipe, event)
+
+    def _welcome_watcher(self, pipe: Pipe, event: Event) -> None:
+        """It watches this process, or is handed to one of the brokers; it counts as no client."""
+        brokers = {"publisher_broker": self._publisher_broker, "consumer_broker": self._consumer_broker}
+        if event["process"] in brokers:
+            self._hand_over(brokers[event["process"]], pipe, event)
+            return
+        self._poller.remove(pipe)
+        self._watchers.forget(pipe)
+        if event["process"] == "manager":
+            self._watchers.welcome(pipe)
+        else:
+            known = ", ".join(["manager", *brokers])
+            self._turn_away(pipe, nack(_OWNER, InvalidSetting(f"watch one of {known}, not {event['process']!r:.100}")))
 
     def _open_streams(self, event: Event, opened: Opened, refused: Refused) -> None:
         """Has the publisher broker open the streams that an event names, one after the other."""
@@ -155,10 +179,12 @@ class Reception:
 
     def _turn_away(self, pipe: Pipe, answer: Event) -> None:
         self._reply(pipe, answer)
+        self._watchers.forget(pipe)
         pipe.close()
 
     def _hand_over(self, broker: Supervised, pipe: Pipe, event: Event) -> None:
         self._poller.remove(pipe)
+        self._watchers.forget(pipe)
         broker.hand(event.encode(), pipe.sock)
 
     # --- requests --------------------------------------------------------------------------------------------------
@@ -215,6 +241,7 @@ class Reception:
         self._poller.remove(pipe)
         self._strangers.pop(pipe, None)
         self._controls.pop(pipe, None)
+        self._watchers.forget(pipe)
         pipe.close()
 
 
@@ -227,4 +254,5 @@ _WELCOME: dict[EventOwner, Callable[[Reception, Pipe, Event], None]] = {
     EventOwner.PUBLISHER: Reception._welcome_publisher,
     EventOwner.CONSUMER: Reception._welcome_consumer,
     EventOwner.LISTENER: Reception._welcome_listener,
+    EventOwner.WATCHER: Reception._welcome_watcher,
 }

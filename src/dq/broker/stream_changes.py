@@ -16,7 +16,7 @@ from dq.broker.opened import figures
 from dq.broker.trimming import Trimming, share_of
 from dq.errors import InvalidSetting, StreamReadOnly
 from dq.log.catalog import Catalog, OpenStream
-from dq.model.event import Event
+from dq.model.event import Event, EventOwner
 from dq.model.shown import shown
 from dq.model.start import parse_start
 from dq.transport.pipe import Pipe
@@ -33,6 +33,9 @@ class Holder(Served):
     def __init__(self, pipe: Pipe, client: str, pid: int, stream: OpenStream) -> None:
         super().__init__(pipe, client, pid)
         self.stream = stream
+
+    def labels(self) -> dict[str, str]:
+        return {"peer": EventOwner.PUBLISHER, "client": self.id, "stream": self.stream.name}
 
 
 class StreamChanges:

@@ -19,6 +19,7 @@ from multiprocessing.context import SpawnProcess
 from typing import TYPE_CHECKING
 
 from dq.broker.life import ExitCode, Setup
+from dq.broker.watchers import Watchers
 from dq.config import LIMITS
 from dq.model.event import Event, EventOwner, EventType, decode
 from dq.transport.door import hand_over, handover_pair
@@ -42,6 +43,7 @@ class Supervised:
         poller: the manager's loop.
         on_event: called in the loop for each event from the broker.
         on_death: called in the loop when the process has ended.
+        watchers: of the manager's process.
     """
 
     def __init__(
@@ -52,9 +54,10 @@ class Supervised:
         poller: Poller,
         on_event: Callable[[Supervised, Event], None],
         on_death: Callable[[Supervised], None],
+        watchers: Watchers,
     ) -> None:
         self.owner, self._main, self._setup, self._poller = owner, main, setup, poller
-        self._on_event, self._on_death = on_event, on_death
+        self._on_event, self._on_death, self._watchers = on_event, on_death, watchers
         self._context = multiprocessing.get_context("spawn")
         self.process: SpawnProcess | None = None
         self.ready = False
@@ -111,12 +114,19 @@ class Supervised:
                 return
             if event.type is EventType.NACK and not self.ready and not event.get("publisher"):
                 self.last_error = event
-            self._poller.call(lambda event=event: self._on_event(self, event))  # type: ignore[misc]
+            self._poller.call(lambda event=event: self._hear(event))  # type: ignore[misc]
+
+    def _hear(self, event: Event) -> None:
+        if self._watchers.on:
+            self._watchers.saw("in", event, self.owner)
+        self._on_event(self, event)
 
     def send(self, event: Event) -> bool:
         """Puts an event on the broker's queue; False when there is no broker to read it."""
         if not self.ready:
             return False
+        if self._watchers.on:
+            self._watchers.saw("out", event, self.owner)
         self._inbox.put(event.encode())
         return True
 
@@ -129,12 +139,15 @@ class Supervised:
         """Hands over who waits."""
         while self._waiting and self.process is not None and (self.ready or self._is_neighbour(self._waiting[0][0])):
             event, sock = self._waiting[0]
+            at = time.time()
             try:
                 hand_over(self._handover, event, sock.fileno())
             except BlockingIOError:
                 return  # its buffer is full; the loop comes here again
             except OSError:
                 return  # it is dying; who waits is handed to the next one
+            if self._watchers.on:
+                self._watchers.saw("out", decode(event), self.owner, at)
             self._waiting.popleft()
             sock.close()
 

@@ -7,12 +7,18 @@ import sys
 from collections.abc import Callable
 
 from dq.broker.life import exit_code_of
-from dq.cli import demo, repair, serve, verify
+from dq.cli import demo, events, repair, serve, verify
 from dq.cli.exits import Exit
 from dq.errors import BrokerRunning, DqError, InUse, InvalidSetting, LogError
 
 Command = Callable[[list[str]], int]
-COMMANDS: dict[str, Command] = {"demo": demo.run, "repair": repair.run, "serve": serve.run, "verify": verify.run}
+COMMANDS: dict[str, Command] = {
+    "demo": demo.run,
+    "events": events.run,
+    "repair": repair.run,
+    "serve": serve.run,
+    "verify": verify.run,
+}
 
 
 def run(arguments: list[str]) -> int:

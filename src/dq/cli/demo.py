@@ -14,6 +14,7 @@ _PROCESSES_MAX = 64
 _EPILOG = """\
 other commands:
   serve [DIR]           run a broker in the foreground
+  events [DIR] [-f]     the envelopes that pass its processes, live
   verify [DIR]          check every log of a data directory, and change nothing
   repair LOG            mend a damaged log, or save what can be read of it
 

@@ -47,6 +47,8 @@ class EventType(StrEnum):
     """Records are gone, or may go."""
     CHANGE = "CHANGE"
     """Something is to be done with a stream or a sink as a whole."""
+    SEEN = "SEEN"
+    """An envelope passed a process, as those who watch it are told: without its payload."""
     STATUS = "STATUS"
     """A question for figures."""
     CLOSE = "CLOSE"
@@ -64,6 +66,8 @@ class EventOwner(StrEnum):
     READER = "READER"
     LISTENER = "LISTENER"
     """Who broadcasts, or listens to broadcasts."""
+    WATCHER = "WATCHER"
+    """Who watches the envelopes that pass a process."""
     MANAGER = "MANAGER"
     PUBLISHER_BROKER = "PUBLISHER_BROKER"
     CONSUMER_BROKER = "CONSUMER_BROKER"
@@ -111,6 +115,18 @@ _DICT: Final[_Kinds] = (dict,)
 _FLAG: Final[_Kinds] = (bool,)
 _NONE: Final = type(None)
 
+# What a process tells of an envelope that passed it; scalars all.
+_SEEN: Final[tuple[dict[str, _Kinds], dict[str, _Kinds]]] = (
+    {
+        "number": _WHOLE, "at": _NUMBER, "direction": _TEXT, "peer": _TEXT, "kind": _TEXT, "speaker": _TEXT, "bytes": _WHOLE,
+        "body": _WHOLE,
+    },
+    {
+        "client": _TEXT, "stream": _TEXT, "sink": _TEXT, "channel": _TEXT, "topic": _TEXT, "mode": _TEXT, "outcome": _TEXT,
+        "error": _TEXT, "of": _TEXT, "what": _TEXT, "bucket": _WHOLE, "sequence": _WHOLE, "first": _WHOLE, "count": _WHOLE,
+        "lease": _WHOLE, "request": _WHOLE, "credit": _WHOLE, "offset": _WHOLE, "ranges": _WHOLE,
+    },
+)  # fmt: skip
 # (type, owner) -> (fields that must be there, fields that may be there)
 _FORMS: Final[dict[tuple[EventType, EventOwner], tuple[dict[str, _Kinds], dict[str, _Kinds]]]] = {
     (_T.REGISTER, _O.CLIENT): ({"id": _TEXT, "pid": _WHOLE}, {}),
@@ -124,6 +140,10 @@ _FORMS: Final[dict[tuple[EventType, EventOwner], tuple[dict[str, _Kinds], dict[s
     ),
     (_T.REGISTER, _O.READER): ({"id": _TEXT, "pid": _WHOLE, "streams": _LIST}, {"again": _FLAG}),
     (_T.REGISTER, _O.LISTENER): ({"id": _TEXT, "pid": _WHOLE, "channels": _LIST}, {"topic": _TEXT, "again": _FLAG}),
+    (_T.REGISTER, _O.WATCHER): ({"id": _TEXT, "pid": _WHOLE, "process": _TEXT}, {}),
+    (_T.SEEN, _O.MANAGER): _SEEN,
+    (_T.SEEN, _O.PUBLISHER_BROKER): _SEEN,
+    (_T.SEEN, _O.CONSUMER_BROKER): _SEEN,
     (_T.REGISTER, _O.PUBLISHER_BROKER): ({"pid": _WHOLE, "status": _DICT}, {}),
     (_T.REGISTER, _O.CONSUMER_BROKER): ({"pid": _WHOLE, "status": _DICT}, {}),
     (_T.REGISTER, _O.MANAGER): ({}, {}),

@@ -11,6 +11,7 @@ import socket
 from collections import deque
 from collections.abc import Iterator
 from itertools import islice
+from typing import Protocol
 
 from dq.config import KIB, LIMITS
 from dq.model.event import Event
@@ -38,20 +39,34 @@ class Broken(PipeError):
     """The peer closed in the middle of a frame, or was cut off."""
 
 
+class Tap(Protocol):
+    """Is shown what passes a pipe."""
+
+    def read(self, frame: bytearray) -> None:
+        """A frame came in, and is still whole."""
+
+    def wrote(self, parts: list[Buffer]) -> None:
+        """Frames go out, as `framed` made them."""
+
+
 class Pipe:
     """One non-blocking connection with framing.
 
     Args:
         sock: the socket; owned from now on.
         scratch: a buffer for `recv_into` that all pipes of a loop share, so that an idle pipe costs no memory.
+
+    Attributes:
+        tap: is shown all that passes, while somebody watches.
     """
 
-    __slots__ = ("_outgoing", "_outgoing_bytes", "_readable", "_scratch", "_written", "closed", "inbox", "sock")
+    __slots__ = ("_outgoing", "_outgoing_bytes", "_readable", "_scratch", "_written", "closed", "inbox", "sock", "tap")
 
     def __init__(self, sock: socket.socket, scratch: memoryview) -> None:
         sock.setblocking(False)
         widen(sock)
         self.sock, self._scratch, self.inbox, self.closed = sock, scratch, Inbox(), False
+        self.tap: Tap | None = None
         self._readable = len(scratch)  # bytes that one read may take
         self._outgoing: deque[bytearray] = deque()
         self._outgoing_bytes = self._written = 0  # bytes that wait; bytes of the first piece that do not any more
@@ -81,6 +96,8 @@ class Pipe:
         frames = 0
         for frame in self.inbox.feed(self._scratch[:count]):
             frames += 1
+            if self.tap is not None:
+                self.tap.read(frame)
             yield frame
         wanted = count * _FRAMES_A_READ // frames if frames else len(self._scratch)
         self._readable = min(max(wanted, _READ_BYTES_MIN), len(self._scratch))
@@ -107,6 +124,8 @@ class Pipe:
         self._send(parts if last is None else parts + framed(*last))
 
     def _send(self, frame: list[Buffer]) -> None:
+        if self.tap is not None:
+            self.tap.wrote(frame)
         if self._outgoing:
             self._wait(frame)
             return

@@ -87,6 +87,8 @@ class Watchers:
         if speaker == EventOwner.WATCHER:
             return
         self._number += 1
+        if all(pipe.waits_to_write for pipe in self._pipes):
+            return  # none of them has read what it was told before
         told: dict[str, Any] = {
             "number": self._number, "at": at or time.time(), "direction": direction, "kind": kind, "speaker": speaker,
             "bytes": sizes[0], "body": sizes[1], **_shown(fields), **labels,

@@ -93,7 +93,7 @@ class Publisher:
             DiskFull, StreamReadOnly: nothing was stored.
             OutcomeUnknown, BrokerLost: it may or may not have been stored.
         """
-        draft, place = self._add(payload, key, topic, name, headers, urgent=True)
+        draft, place = self._add(self.line_of(payload, key, topic, name, headers), key, topic, urgent=True)
         if not self._link.wait(lambda: draft.outcome is not None, time.monotonic() + timeout, draft.follow):
             error = PublishTimeout(
                 f"no answer from the broker within {timeout:g} s: the record may still be stored; "
@@ -117,12 +117,8 @@ class Publisher:
         Raises:
             InvalidPayload, RecordTooLarge: nothing was sent.
         """
-        draft, place = self._add(payload, key, topic, name, headers, urgent=not self._linger)
-        if self._link.sleeping:
-            self._link.wake()
-        if not place and self._ready().in_flight > 1:  # once a batch
-            self._link.read_ready()
-        return DraftFuture(draft, place)
+        line = self.line_of(payload, key, topic, name, headers)
+        return DraftFuture(*self.begin(line, key, topic, urgent=not self._linger))
 
     def publish_many(self, items: Iterable[Any], *, key: Key = None) -> Receipts:
         """Publishes many records, pipelined, and returns once all are committed.
@@ -135,8 +131,7 @@ class Publisher:
             As `publish`, and whatever `items` raises. What was handed over before is committed first, as far as it can be; the
             error's `.receipts` say what is.
         """
-        self._link.check()
-        flight = Flight(self, self._ready())
+        flight = self.flight()
         try:
             flight.take(items, key)
         except BaseException as error:
@@ -204,21 +199,60 @@ class Publisher:
 
     def _add(
         self,
-        payload: Any,
+        line: bytes,
         key: str | None,
         topic: str | None,
-        name: str,
-        headers: Mapping[str, str] | None,
         *,
         urgent: bool,
     ) -> tuple[Draft, int]:
-        line = self.line_of(payload, key, topic, name, headers)
         batcher = self._batcher or self._ready()
         self._link.check()
         if batcher.waiting_bytes > LIMITS.waiting_bytes_max:
             self.wait_for_space()
         with batcher.lock:
             return batcher.add(line, key, topic, urgent=urgent, now=0.0 if urgent else time.monotonic())
+
+    # --- for other parts of the client -----------------------------------------------------------------------------
+
+    def begin(self, line: bytes, key: str | None, topic: str | None, *, urgent: bool) -> tuple[Draft, int]:
+        """Hands in a record's line for which nobody waits here; returns its batch and its place in it."""
+        draft, place = self._add(line, key, topic, urgent=urgent)
+        if self._link.sleeping:
+            self._link.wake()
+        if not place and self._ready().in_flight > 1:  # once a batch
+            self._link.read_ready()
+        return draft, place
+
+    def begin_batches(self, drafts: Iterable[Draft]) -> None:
+        """Hands in whole batches for which nobody waits here, as one."""
+        batcher = self._ready()
+        self._link.check()
+        with batcher.lock:
+            for draft in drafts:
+                batcher.add_draft(draft)
+        if self._link.sleeping:
+            self._link.wake()
+
+    def flight(self) -> Flight:
+        """Begins a call of `publish_many`."""
+        self._link.check()
+        return Flight(self, self._ready())
+
+    def outstanding(self) -> list[Draft]:
+        """Sends what waits; returns the batches whose answers are still to come."""
+        self._link.check()
+        batcher = self._ready()
+        with batcher.lock:
+            batcher.push_all()
+            found = [draft for lane in batcher.lanes for draft in (*lane.in_flight, *lane.waiting)]
+        if self._link.sleeping:
+            self._link.wake()
+        return found
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Of records whose answers are still to come."""
+        return self._ready().waiting_bytes
 
     def line_of(self, payload: Any, key: str | None, topic: str | None, name: str, headers: Mapping[str, str] | None) -> bytes:
         """The record's line, checked."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dq.aio.consumer import Consumer
 from dq.aio.publisher import Publisher
 
-__all__ = ["Publisher"]
+__all__ = ["Consumer", "Publisher"]

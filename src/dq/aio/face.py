@@ -6,7 +6,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
 
-from dq.aio.threads import in_thread
+from dq.aio.threads import detached, in_thread
 from dq.errors import UsageError
 
 
@@ -39,6 +39,12 @@ class Face(Generic[Made]):
             raise UsageError(f"this {name} is not connected yet: use it by `async with {name}(...) as it:`")
         return self._made
 
+    def _wake(self) -> None:
+        """Has the threads that wait in it look whether they are asked to quit."""
+        link = getattr(self._made, "_link", None)
+        if link is not None:
+            link.interrupt()
+
     async def __aenter__(self) -> Self:
         if self._made is None:
             self._made = await in_thread(self._make, late=_close)
@@ -59,4 +65,4 @@ class Face(Generic[Made]):
 
 
 def _close(made: Any) -> None:
-    made.close()
+    detached(made.close)

@@ -13,6 +13,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from dq.client.quitting import Request, heed
+
 T = TypeVar("T")
 Job = Callable[[], None]
 _IDLE_SECONDS = 10.0
@@ -58,17 +60,21 @@ class _Call:
 
     def __init__(self, function: Callable[[], Any], late: Callable[[Any], object] | None) -> None:
         self._function, self._late = function, late
+        self.quit = Request()
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
         self._abandoned = False
         self.outcome: asyncio.Future[Any] = self._loop.create_future()
 
     def run(self) -> None:
+        heed(self.quit)
         try:
             value = self._function()
         except BaseException as error:
             self._tell(None, error)
             return
+        finally:
+            heed(None)
         with self._lock:
             abandoned = self._abandoned
             if not abandoned:
@@ -98,14 +104,14 @@ class _Call:
 async def in_thread(
     function: Callable[[], T],
     *,
-    interrupt: Callable[[], object] | None = None,
+    wake: Callable[[], object] | None = None,
     late: Callable[[T], object] | None = None,
 ) -> T:
     """Calls a function that may block in a thread, and waits for it.
 
     Args:
-        interrupt: has it return soon; called when the one who waits is cancelled, who then waits for its end. Without it the
-            function goes on to its own end.
+        wake: has it look at once whether it is asked to quit, see `dq.client.quitting`: called when the one who waits is
+            cancelled, who then waits for its end. Without it nobody waits for the function, which looks when it comes to it.
         late: gets what it returned though the one who waits was cancelled, so that it can be put back or closed.
     """
     call = _Call(function, late)
@@ -113,10 +119,11 @@ async def in_thread(
     try:
         return await asyncio.shield(call.outcome)
     except asyncio.CancelledError:
-        if interrupt is None:
+        call.quit.made = True
+        if wake is None:
             _abandon(call, late)
             raise
-        interrupt()
+        wake()
         await _end_of(call.outcome)
         if late is not None and call.outcome.exception() is None:
             late(call.outcome.result())

@@ -14,6 +14,7 @@ from dq.client.hand import Hand
 from dq.client.lifetime import watch
 from dq.client.link import Link
 from dq.client.place import Place, root_of
+from dq.client.quitting import quit_if_asked
 from dq.client.task import Task
 from dq.client.wishes import seconds_of
 from dq.config import LIMITS
@@ -99,27 +100,39 @@ class Consumer:
         Raises:
             BrokerLost: the broker did not come back within `reconnect_timeout`.
         """
-        self._link.check()
-        self._iterating += 1
+        self.begin()
         try:
             while not self._stopped:
-                for fields, lease, offset in self._hand.ready:
-                    try:
-                        task = Task(lease, offset, fields)
-                    except (KeyError, TypeError, ValueError):
-                        self._hand.decide(lease, (offset, offset + 1), Outcome.DEAD_LETTER, reason="the record has no payload")
-                        continue
-                    yield task
-                    if task.outcome is None:
-                        self._left_unsettled(task)
-                    if self._stopped:
-                        return
-                if not self._next_lease():
+                yield from self.in_hand()
+                if not self.next_lease():
                     return
         finally:
-            self._iterating -= 1
-            if not self._iterating:
-                self._pause()
+            self.end()
+
+    def begin(self) -> None:
+        """Somebody iterates; `end` must follow."""
+        self._link.check()
+        self._iterating += 1
+
+    def in_hand(self) -> Iterator[Task]:
+        """The tasks that need not be waited for."""
+        for fields, lease, offset in self._hand.ready:
+            try:
+                task = Task(lease, offset, fields)
+            except (KeyError, TypeError, ValueError):
+                self._hand.decide(lease, (offset, offset + 1), Outcome.DEAD_LETTER, reason="the record has no payload")
+                continue
+            yield task
+            if task.outcome is None:
+                self._left_unsettled(task)
+            if self._stopped:
+                return
+
+    def end(self) -> None:
+        """Who iterated does so no more."""
+        self._iterating -= 1
+        if not self._iterating:
+            self._pause()
 
     def _pause(self) -> None:
         """Nobody iterates any more: takes the credit back, and gives back what came and was not started."""
@@ -140,10 +153,11 @@ class Consumer:
                 self._link.send(withdrawal.line())
         return withdrawal
 
-    def _next_lease(self) -> bool:
+    def next_lease(self) -> bool:
         """Brings the next lease into the hand; False when the iteration is to end."""
         idle_until = None if self._idle_timeout is None else time.monotonic() + self._idle_timeout
         while not self._stopped:
+            quit_if_asked()
             if not self._refilling.acquire(timeout=0.05):
                 if self._hand.ready_count:
                     return True

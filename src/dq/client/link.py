@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from dq.client.quitting import quit_if_asked, request_here
 from dq.config import LIMITS
 from dq.errors import BrokerError, BrokerLost, Closed, DqError, Forked, ProtocolError, by_name
 from dq.model.event import Event, EventType, decode
@@ -88,6 +89,7 @@ class Link:
             except BrokerLost:
                 if time.monotonic() >= deadline:
                     raise
+            quit_if_asked()
             time.sleep(_RETRY_SECONDS[0])
         self._whole.set()
         self._session.welcomed(answer, again=False)
@@ -161,6 +163,9 @@ class Link:
 
         Returns whether it is done.
         """
+        request = request_here()
+        if request is not None:  # a coroutine waits behind this thread
+            finished, done = done, lambda: request.made or finished()
         while not done():
             self.check()
             left = None if deadline is None else deadline - time.monotonic()
@@ -177,6 +182,7 @@ class Link:
                 if not self._whole.is_set():
                     self._wanted.set()  # after it gave up, it looks for a broker again as soon as somebody waits
                 follow(left)
+        quit_if_asked()
         return True
 
     def _read_until(self, done: Callable[[], bool], deadline: float | None) -> None:

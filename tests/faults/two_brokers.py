@@ -20,7 +20,8 @@ from dq.broker.sink_run import SinkRun
 from dq.clock import FakeClock
 from dq.config import LIMITS
 from dq.errors import DiskFull, DqError, LogError, SequenceError, StreamReadOnly, SyncFailed
-from dq.log.catalog import Catalog, OpenStream, make_directory
+from dq.log.catalog import Catalog, OpenStream
+from dq.log.directories import make_directory
 from dq.log.layout import Layout
 from dq.log.reader import BucketReader
 from dq.log.retention import trim_offset

@@ -16,7 +16,7 @@ from sim_files import FaultyFiles, MemoryFiles, UnsyncedFiles
 
 from dq.config import KIB, LIMITS
 from dq.errors import Damaged, DiskFull, LogError, SyncFailed
-from dq.log.catalog import make_directory
+from dq.log.directories import make_directory
 from dq.log.files import Files
 from dq.log.sink_log import SinkLog
 

@@ -20,7 +20,7 @@ from dq.broker.words import acked, extended, given_back
 from dq.config import LIMITS
 from dq.errors import BrokerLost, Damaged, DiskFull, DqError, LogError, ProtocolError, SyncFailed
 from dq.log.backend import End
-from dq.log.catalog import make_directory
+from dq.log.directories import make_directory
 from dq.log.layout import Layout
 from dq.log.locks import HeldLock
 from dq.model.event import Event, EventOwner, EventType

@@ -9,7 +9,7 @@ from pathlib import Path
 import orjson
 
 from dq.errors import BrokerRunning
-from dq.log.catalog import make_directory
+from dq.log.directories import make_directory
 from dq.log.file_system import check_file_system
 from dq.log.files import Files, mapped
 from dq.log.format import FORMAT, check_format, json_object

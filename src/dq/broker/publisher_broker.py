@@ -28,7 +28,8 @@ from dq.errors import (
 )
 from dq.log import memory
 from dq.log.backend import Batch, End, StorageWriter, Stored
-from dq.log.catalog import Catalog, OpenStream, make_directory
+from dq.log.catalog import Catalog, OpenStream
+from dq.log.directories import make_directory
 from dq.log.layout import Layout
 from dq.log.locks import HeldLock
 from dq.model.event import Event, EventOwner, EventType

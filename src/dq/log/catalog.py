@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
-import stat
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,6 +15,7 @@ import orjson
 from dq.config import LIMITS, MIB, Limits
 from dq.errors import BackendFailed, Damaged, DiskFull, InvalidName, InvalidSetting, LogError, StreamReadOnly, SyncFailed
 from dq.log.backend import BucketPlace, backend_of
+from dq.log.directories import check_directory, make_directory
 from dq.log.files import NO_ROOM, Files, mapped
 from dq.log.format import FORMAT, Identity, Malformed, seal, unseal, want
 from dq.log.gone_file import Gone, open_gone, write_gone
@@ -339,28 +337,6 @@ class Catalog:
         except Malformed:
             return {}  # a hint that is wrong costs a full check and nothing else
         return marks if fields.get("format") == FORMAT else {}
-
-
-def check_directory(files: Files, path: Path) -> None:
-    """Raises LogError if `path` is not a directory of ours that others cannot write to; Damaged if it is none at all."""
-    with mapped(path, "look at"):
-        state = files.state(path)
-    if not stat.S_ISDIR(state.st_mode):
-        raise Damaged(f"{path} is not a directory: dq follows no links; put the real one there")
-    if state.st_uid != os.geteuid():
-        raise LogError(
-            f"{path} belongs to uid {state.st_uid}, and this process runs as {os.geteuid()}: chown it, or run as its owner"
-        ) from PermissionError(errno.EPERM, os.strerror(errno.EPERM))
-    if state.st_mode & 0o022:
-        raise LogError(f"{path} can be written by other users: chmod 700 {path}")
-
-
-def make_directory(files: Files, path: Path) -> None:
-    """Makes `path` if it is missing, so that it lasts. Raises LogError."""
-    with mapped(path, "make"):
-        files.make_directory(path)
-        files.sync_directory(path.parent)
-    check_directory(files, path)
 
 
 def _close(writers: list[StorageWriter]) -> None:

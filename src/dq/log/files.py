@@ -1,50 +1,27 @@
 """The one layer through which dq touches files, so that a test can make any call fail.
 
 Files are 0600, directories 0700, nothing is inherited by a child, no symbolic link is followed at a path's end. What
-differs between systems is in the few lines below the imports and nowhere else.
+differs between systems is in `system.py`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import stat
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dq.config import LIMITS
 from dq.errors import Damaged, LogError
+from dq.log import system
 from dq.log.open_files import OpenFiles
 
 _PARTS_MAX = 1024  # IOV_MAX: what one pwritev takes
-_FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # without O_NONBLOCK the open of a FIFO would wait for its other end
-_WRITABLE_BY_OTHERS = 0o022
 
 # No room, and nothing wrong with the disk: no room on it, in a quota, in a file, or in the table of open files.
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EMFILE, errno.ENFILE})
-
-if sys.platform == "darwin":  # pragma: no cover
-
-    def _flush(fd: int) -> None:
-        fcntl.fcntl(fd, fcntl.F_FULLFSYNC)  # fsync there stops at the disk's own cache
-
-    def _drop_cache(fd: int) -> None:
-        fcntl.fcntl(fd, fcntl.F_NOCACHE, 1)
-
-    def _allocate(fd: int, size: int) -> None:
-        os.pwrite(fd, bytes(size), 0)
-
-else:
-    _flush = os.fdatasync
-
-    def _drop_cache(fd: int) -> None:
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-
-    def _allocate(fd: int, size: int) -> None:
-        os.posix_fallocate(fd, 0, size)
 
 
 @contextlib.contextmanager
@@ -69,7 +46,7 @@ class Files:
     # --- opening -----------------------------------------------------------------------------------------------------
     def create(self, path: Path) -> int:
         """A new file for reading and writing. Raises FileExistsError."""
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _FLAGS, 0o600)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | system.OPEN_FLAGS, 0o600)
 
     def open_read(self, path: Path) -> int:
         """Raises Damaged when the path is not a plain file of ours."""
@@ -81,7 +58,7 @@ class Files:
 
     def _open(self, path: Path, flags: int) -> int:
         try:
-            fd = os.open(path, flags | _FLAGS)
+            fd = os.open(path, flags | system.OPEN_FLAGS)
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
                 raise Damaged(
@@ -99,9 +76,10 @@ class Files:
     def _check_plain(path: Path, state: os.stat_result) -> None:
         if not stat.S_ISREG(state.st_mode):
             raise Damaged(f"{path} is not a plain file: move it away and put the real one back")
-        if state.st_uid != os.geteuid():
-            raise Damaged(f"{path} belongs to uid {state.st_uid}, not to {os.geteuid()}: see who put it there, then chown it")
-        if state.st_mode & _WRITABLE_BY_OTHERS:
+        owner = system.owner()
+        if owner not in (None, state.st_uid):
+            raise Damaged(f"{path} belongs to uid {state.st_uid}, not to {owner}: see who put it there, then chown it")
+        if system.is_writable_by_others(state):
             raise Damaged(f"{path} can be written by other users: see who did, then chmod 600 {path}")
 
     def close(self, fd: int) -> None:
@@ -110,7 +88,7 @@ class Files:
     # --- bytes -------------------------------------------------------------------------------------------------------
     def pread(self, fd: int, size: int, position: int) -> bytes:
         """At most `size` bytes; fewer only at the end of the file."""
-        return os.pread(fd, size, position)
+        return system.pread(fd, size, position)
 
     def pwritev(self, fd: int, parts: Sequence[bytes | bytearray | memoryview], position: int) -> None:
         """Writes all of `parts`, as many system calls as that takes."""
@@ -129,7 +107,7 @@ class Files:
 
     def write_some(self, fd: int, group: Sequence[bytes | bytearray | memoryview], position: int) -> int:
         """One pwritev; may write less than all of it. Here a test makes writes short or fail."""
-        return os.pwritev(fd, group, position)
+        return system.pwritev(fd, group, position)
 
     def truncate(self, fd: int, size: int) -> None:
         os.ftruncate(fd, size)
@@ -139,26 +117,22 @@ class Files:
 
     def allocate(self, fd: int, size: int) -> None:
         """Takes `size` bytes of the disk for the file. Raises OSError with ENOSPC where there is no room."""
-        _allocate(fd, size)
+        system.allocate(fd, size)
 
     # --- the disk ----------------------------------------------------------------------------------------------------
     def fdatasync(self, fd: int) -> None:
         """Raises OSError also where the file has no name any more: what is on disk then is nobody's."""
-        _flush(fd)
+        system.flush(fd)
         if not os.fstat(fd).st_nlink:
             raise OSError(errno.ESTALE, "the file was deleted while it was written")
 
     def drop_cache(self, fd: int) -> None:
         """Forgets what is cached of the file, so that the next read shows what the disk has."""
-        _drop_cache(fd)
+        system.drop_cache(fd)
 
     def sync_directory(self, path: Path) -> None:
         """Makes names that were made, changed or deleted in `path` last."""
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        system.sync_directory(path)
 
     # --- names -------------------------------------------------------------------------------------------------------
     def make_directory(self, path: Path) -> None:
@@ -178,7 +152,7 @@ class Files:
         return os.lstat(path)
 
     def rename(self, source: Path, target: Path) -> None:
-        os.rename(source, target)
+        os.replace(source, target)
 
     def unlink(self, path: Path) -> None:
         os.unlink(path)

@@ -8,7 +8,6 @@ theirs.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import time
 from pathlib import Path
@@ -18,12 +17,12 @@ from typing import Self
 from filelock import FileLock, Timeout
 
 from dq.errors import BrokerError, InUse, LogError
+from dq.log import system
 from dq.log.files import mapped
 
 _ADVICE = "attach to what runs there (dq.connect), or stop it first"
 _POLL_SECONDS = 0.01
 _NAMED_SECONDS = 0.5
-_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class HeldLock:
@@ -50,7 +49,7 @@ class HeldLock:
         self.release()
 
 
-def hold(path: Path, wait_seconds: float, what: str, error: type[BrokerError] = InUse) -> HeldLock:
+def hold(path: Path, wait_seconds: float, what: str, error: type[BrokerError] = InUse, advice: str = _ADVICE) -> HeldLock:
     """Takes the lock at `path`, waiting for a dying holder.
 
     Args:
@@ -58,6 +57,7 @@ def hold(path: Path, wait_seconds: float, what: str, error: type[BrokerError] = 
         wait_seconds: how long to wait for it; 0 tries once.
         what: what is locked, for the message.
         error: the class to raise, `InUse` or `BrokerRunning`.
+        advice: what to do about it, for the message.
 
     Raises:
         InUse: another process held it all the time; the message has its pid.
@@ -66,7 +66,7 @@ def hold(path: Path, wait_seconds: float, what: str, error: type[BrokerError] = 
     deadline = time.monotonic() + wait_seconds
     while True:
         with mapped(path, "lock"):
-            witness = os.open(path, _FLAGS, 0o600)
+            witness = os.open(path, system.LOCK_FLAGS, 0o600)
         lock = FileLock(path, mode=0o600, thread_local=False)
         try:
             lock.acquire(timeout=max(0.0, deadline - time.monotonic()), poll_interval=_POLL_SECONDS)
@@ -77,7 +77,7 @@ def hold(path: Path, wait_seconds: float, what: str, error: type[BrokerError] = 
             lock.release()
         except Timeout:
             pid = _living_holder(path)
-            raise error(f"{what} is in use already, by pid {pid}, which holds {path.name}: {_ADVICE}") from None
+            raise error(f"{what} is in use already, by pid {pid}, which holds {path.name}: {advice}") from None
         except OSError as failure:
             raise LogError(f"cannot lock {path}: {failure.strerror or failure}") from failure
         finally:
@@ -85,18 +85,18 @@ def hold(path: Path, wait_seconds: float, what: str, error: type[BrokerError] = 
 
 
 def is_held(path: Path) -> bool:
-    """Whether somebody holds the lock now; takes and changes nothing."""
+    """Whether somebody holds the lock now; changes nothing."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        held = system.is_locked(path)
     except FileNotFoundError:
         return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(fd)
-    return False
+    if held is None and path.exists():  # it cannot be looked at there: taken for a moment
+        try:
+            with FileLock(path, timeout=0, thread_local=False):
+                return False
+        except Timeout:
+            return True
+    return bool(held)
 
 
 def holder(path: Path) -> str:
@@ -117,12 +117,9 @@ def _living_holder(path: Path) -> str:
 
 def _lives(pid: str) -> bool:
     try:
-        os.kill(int(pid), 0)
-    except PermissionError:
-        return True  # another user's
-    except (ValueError, OverflowError, OSError):
+        return system.lives(int(pid)) is not False
+    except ValueError:
         return False
-    return True
 
 
 def _is_at(fd: int, path: Path) -> bool:
@@ -138,8 +135,8 @@ def _pid_path(path: Path) -> Path:
 def _write_pid(path: Path) -> None:
     # A full disk must not keep a broker from starting: the pid is for messages alone.
     with contextlib.suppress(OSError):
-        fd = os.open(_pid_path(path), _FLAGS, 0o600)
+        fd = os.open(_pid_path(path), system.LOCK_FLAGS, 0o600)
         try:
-            os.pwrite(fd, b"%-20d\n" % os.getpid(), 0)  # of one length, so that nobody reads half of it, or of two
+            system.pwritev(fd, [b"%-20d\n" % os.getpid()], 0)  # of one length, so that nobody reads half of it, or of two
         finally:
             os.close(fd)

@@ -7,7 +7,7 @@ from pathlib import Path
 import orjson
 
 from dq.errors import DiskFull, LogError
-from dq.log.catalog import make_directory
+from dq.log.directories import make_directory
 from dq.log.files import NO_ROOM, Files
 from dq.log.format import FORMAT, Malformed, seal, want
 from dq.log.layout import Layout

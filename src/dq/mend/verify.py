@@ -12,7 +12,7 @@ from dq.config import LIMITS
 from dq.core.sink import ShardStart, SinkCore
 from dq.errors import Damaged, InvalidName, InvalidSetting, LogError, NewerFormat
 from dq.log.backend import backend_of
-from dq.log.catalog import check_directory
+from dq.log.directories import check_directory
 from dq.log.files import mapped
 from dq.log.layout import Layout
 from dq.log.locks import is_held

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import itertools
-from collections.abc import Iterator
+import os
+from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
 
 from dq import BrokerManager
 from dq.testing import dq_broker
+from stage import ANNOUNCED
 
 __all__ = ["dq_broker"]
 _NUMBERS = itertools.count()
+_HERE = Path(__file__)
 
 # An example may take long on a busy machine, and that says nothing of what is tested.
 hypothesis.settings.register_profile("dq", deadline=None)
@@ -34,6 +40,56 @@ def pytest_addoption(parser) -> None:
     group.addoption("--kill-rounds", type=int, default=3, help="rounds of killed crowds and of killed managers (default 3)")
     group.addoption("--race-rounds", type=int, default=1, help="rounds of 20 managers that race for a directory (default 1)")
     group.addoption("--stop-seconds", type=float, default=1.0, help="how long each process is stopped under load (default 1)")
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """The whole suite runs in two processes; what is asked for by name runs in this one, where `-s` and `--pdb` work."""
+    whole = set(config.option.file_or_dir) <= {"tests", "tests/"}
+    return min(2, os.cpu_count() or 1) if whole else 0
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """A test marked `alone` waits until the other process has ended its test, and the other one then waits for it.
+
+    Two locks that end with the process: every test holds the second one while it runs, shared, or for itself if it is `alone`;
+    and takes the first one for as long as it waits for the second, so that a test that waits to be alone is the next one.
+    """
+    if not hasattr(item.config, "workerinput"):
+        return (yield)  # there is no other process
+    mode = fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH
+    with contextlib.ExitStack() as held:
+        with _locked(_HERE.with_name("stage.py"), fcntl.LOCK_EX):
+            held.enter_context(_locked(_HERE, mode))
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(call: pytest.CallInfo) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What a test has announced travels with its report: another process has the terminal."""
+    report = yield
+    if call.when == "call":
+        report.user_properties += [("announced", text) for text in ANNOUNCED]
+        ANNOUNCED.clear()
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Shows what was announced in other processes."""
+    for report in itertools.chain.from_iterable(terminalreporter.stats.values()):
+        for name, text in getattr(report, "user_properties", ()):
+            if name == "announced":
+                terminalreporter.write_line(str(text).strip())
+
+
+@contextlib.contextmanager
+def _locked(path: Path, mode: int) -> Iterator[None]:
+    with path.open() as file:
+        fcntl.flock(file, mode)
+        try:
+            yield
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)  # for itself: a test may have forked, and a copy of the descriptor would keep it
 
 
 @pytest.fixture(scope="module")

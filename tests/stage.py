@@ -21,6 +21,8 @@ from dq import Broker
 T = TypeVar("T")
 _PAUSE = threading.Event()
 DEADLINE_SECONDS = 10.0
+ANNOUNCED: list[str] = []
+"""What the running test has announced, where another process has the terminal; see tests/conftest.py."""
 
 
 def until(condition: Callable[[], T], seconds: float = DEADLINE_SECONDS, what: str = "") -> T:
@@ -33,7 +35,10 @@ def until(condition: Callable[[], T], seconds: float = DEADLINE_SECONDS, what: s
 
 
 def announce(capsys: Any, text: str) -> None:
-    """Shows a figure on the terminal, whatever pytest captures."""
+    """Shows a figure on the terminal, whatever pytest captures; at the end, where another process has the terminal."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        ANNOUNCED.append(text)
+        return
     with capsys.disabled():
         sys.stdout.write(text)
         sys.stdout.flush()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -56,9 +57,16 @@ def part_of(path: Path) -> str:
     return first.removesuffix(".py").removeprefix("__init__")
 
 
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    """A file, parsed once."""
+    return ast.parse(path.read_text())
+
+
+@functools.cache
 def imports(path: Path) -> list[tuple[str, ast.AST, bool]]:
     """(module, node, whether at the top) of all imports."""
-    tree = ast.parse(path.read_text())
+    tree = tree_of(path)
     top = {id(node) for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))}
     for function in ast.walk(tree):
         if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):
@@ -114,7 +122,7 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 
 def under_type_checking(path: Path, node: ast.AST) -> bool:
     """Whether an import is only for the type checker."""
-    for parent in ast.walk(ast.parse(path.read_text())):
+    for parent in ast.walk(tree_of(path)):
         if isinstance(parent, ast.If) and "TYPE_CHECKING" in ast.unparse(parent.test):
             return any(getattr(child, "lineno", 0) == node.lineno for child in parent.body)
     return False
@@ -124,7 +132,7 @@ def under_type_checking(path: Path, node: ast.AST) -> bool:
 def test_files_and_functions_keep_their_size(path: Path) -> None:
     text = path.read_text()
     assert text.count("\n") <= 400, f"{path} is over 400 lines: it has more than one reason to be opened"
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             lines = (node.end_lineno or node.lineno) - node.lineno + 1
             assert lines <= 60, f"{path}:{node.lineno}: {node.name} has {lines} lines"
@@ -132,7 +140,7 @@ def test_files_and_functions_keep_their_size(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
 def test_every_module_says_first_what_it_is_for(path: Path) -> None:
-    assert ast.get_docstring(ast.parse(path.read_text())), f"{path} has no docstring"
+    assert ast.get_docstring(tree_of(path)), f"{path} has no docstring"
 
 
 def test_the_public_names_are_sorted_and_exist() -> None:

@@ -89,6 +89,7 @@ def test_a_flush_waits_for_all_that_was_submitted(publisher):
     assert all(future.done() for future in futures)
 
 
+@pytest.mark.alone
 def test_a_batch_that_lingers_leaves_when_its_time_has_come(broker, name):
     with Publisher(broker, name, linger=0.3) as publisher:
         at = time.monotonic()

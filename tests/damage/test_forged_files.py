@@ -106,6 +106,7 @@ def test_a_stream_file_with_nonsense_closes_that_stream(field: str) -> None:
 @pytest.mark.parametrize("field", SETTINGS)
 def test_settings_with_nonsense_close_that_stream_or_are_settings(field: str) -> None:
     """Bad input 16, 20: a setting of a wrong type is refused, one that is missing has its default."""
+    fits = {"null"} if getattr(StreamSettings(), field) is None else set()
     wrong = {}
     for name, value in VALUES.items():
 
@@ -113,7 +114,7 @@ def test_settings_with_nonsense_close_that_stream_or_are_settings(field: str) ->
             return with_field(fields, "settings", with_field(fields["settings"], field, value) + b"}")
 
         outcome = outcome_of(lambda make=make: served(forged_stream(make), "emails"))
-        if outcome not in ("fits", "refused") or (outcome == "fits" and is_refused(name)):
+        if outcome not in ("fits", "refused") or (outcome == "fits" and is_refused(name) and name not in fits):
             wrong[name] = outcome
     assert wrong == {}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
@@ -9,6 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+import dq
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -20,11 +23,22 @@ def test_an_example_of_the_readme_runs(number: int, tmp_path: Path) -> None:
     script = tmp_path / "example.py"
     script.write_text(EXAMPLES[number])
     environment = {name: value for name, value in os.environ.items() if name != "DQ_DIR"}
-    done = subprocess.run(
-        [sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=60, env=environment, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout, "an example shows something"
+    # Into files: a broker that stays for a while has the standard error of its script, and a pipe would end with it only.
+    with (tmp_path / "output").open("w+") as output, (tmp_path / "errors").open("w+") as errors:
+        done = subprocess.run(
+            [sys.executable, str(script)], cwd=tmp_path, stdout=output, stderr=errors, timeout=60, env=environment, check=False
+        )
+        end_broker(tmp_path / "queue_data")
+        output.seek(0)
+        errors.seek(0)
+        assert done.returncode == 0, errors.read()
+        assert output.read(), "an example shows something"
+
+
+def end_broker(root: Path) -> None:
+    """Ends a broker that would wait for more clients."""
+    with contextlib.suppress(dq.BrokerNotRunning), dq.connect(root) as broker:
+        broker.ask(dq.EventType.SHUTDOWN, {})
 
 
 def test_the_readme_has_the_two_commands() -> None:

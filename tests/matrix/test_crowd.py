@@ -7,6 +7,8 @@ import statistics
 import time
 from pathlib import Path
 
+import pytest
+
 from dq import Broker
 from stage import Child, announce, kill, pids, until
 
@@ -131,6 +133,7 @@ def bring_up(nursery: Child) -> list[int]:
     return victims
 
 
+@pytest.mark.alone
 def test_the_survivors_of_a_crowd_go_on_at_their_pace(dq_broker, request, capsys):
     """T11: 50 publishers and 20 consumers, half of them killed within a frame; within 1 s the others are at 0.9 of their pace.
 

@@ -37,6 +37,7 @@ while True:
 # --- consumers that die ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 def test_the_work_of_a_killed_consumer_is_in_anothers_hand_within_50_ms(broker, name, capsys):
     """T12 and crash W1: p99 < 50 ms over 100 kills, from the signal to the record in the other's hand."""
     kills = 100
@@ -305,6 +306,7 @@ def test_a_client_whose_broker_stays_away_is_told_and_can_be_used_again_once_it_
 # --- starting --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 def test_a_start_is_quick(tmp_path, capsys):
     seconds = []
     for _ in range(3):

@@ -284,6 +284,7 @@ def test_a_second_manager_on_a_directory_is_refused_and_told_the_pid(dq_broker):
     assert dq_broker.publish("emails", 1).id == "emails/0/0"
 
 
+@pytest.mark.alone
 def test_of_twenty_managers_started_at_once_exactly_one_wins(tmp_path, request):
     """L7, crash G7 and T14: 20 managers race for one directory: one wins, the others say whose pid."""
 

@@ -73,6 +73,7 @@ with BrokerManager(sys.argv[1]) as broker:
         assert child.wait() == 0
 
 
+@pytest.mark.alone
 def test_a_crowd_is_served_and_the_neighbours_go_on(dq_broker, request, capsys):
     """Bad input 44: `--connections` publishers (10,000) and a fifth as many consumers at once; all of them leave at once."""
     neighbours = Neighbours(dq_broker)

@@ -54,6 +54,17 @@ def test_a_gap_is_refused(broker, name, publisher, sequence):
 
 
 @pytest.mark.usefixtures("others_unharmed")
+def test_answers_come_in_the_order_of_the_batches(broker, name, publisher):
+    """Bad input 42: a refusal never overtakes the batches before it, which wait for their commit; a publisher would miss it."""
+    publisher.send(b"".join(map(write, (3, 9, 4, 8, 5))))
+    answers = [publisher.hear() for _ in range(5)]
+    assert [(answer["type"], answer["sequence"]) for answer in answers] == [
+        ("ACK", 3), ("NACK", 9), ("ACK", 4), ("NACK", 8), ("ACK", 5),
+    ]  # fmt: skip
+    assert stored(broker, name) == 6
+
+
+@pytest.mark.usefixtures("others_unharmed")
 def test_a_number_from_long_ago_is_of_unknown_outcome(broker, name, publisher):
     """Bad input 42: going back further than what is remembered."""
     for sequence in range(3, 100):

@@ -216,6 +216,8 @@ class PublisherBroker:
         except ProtocolError:
             raise
         except DqError as error:
+            if self._staged:  # a publisher takes answers in the order of its batches: those before this one are answered first
+                self._commit_staged()
             self._desk.answer(client, nack(_OWNER, error, bucket=bucket, sequence=sequence))
 
     def _stage(self, client: Holder | None, stream: OpenStream, bucket: int, batch: Batch) -> None:

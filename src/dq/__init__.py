@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from dq.client.listener import Listener
     from dq.client.manager import BrokerManager
     from dq.client.publisher import Publisher
+    from dq.client.stream import Pinned, Stream, StreamStats, Topic
     from dq.client.task import Task
     from dq.errors import (
         AlreadySettled,
@@ -71,6 +72,12 @@ _HOMES = {
     "dq.client.listener": ("Listener",),
     "dq.client.manager": ("BrokerManager",),
     "dq.client.publisher": ("Publisher",),
+    "dq.client.stream": (
+        "Pinned",
+        "Stream",
+        "StreamStats",
+        "Topic",
+    ),
     "dq.client.task": ("Task",),
     "dq.errors": (
         "AlreadySettled",
@@ -147,11 +154,12 @@ __all__ = [
     "AlreadySettled", "BackendFailed", "BroadcastFailed", "BroadcastResult", "Broker", "BrokerError", "BrokerLost",
     "BrokerManager", "BrokerNotRunning", "BrokerRunning", "BucketPlace", "Closed", "Consumer", "Damaged", "DiskFull",
     "DqError", "Event", "EventOwner", "EventType", "Forked", "InUse", "InvalidName", "InvalidPayload", "InvalidSetting",
-    "Listener", "ListenerDropped", "LogError", "NewerFormat", "Outcome", "OutcomeUnknown", "ProtocolError", "PublishError",
-    "PublishTimeout", "Publisher", "QueueFull", "Receipt", "Receipts", "Record", "RecordTooLarge", "RecordsTrimmed",
-    "SequenceError", "SettingsMismatch", "Signal", "SinkSettings", "StorageBackend", "StreamReadOnly", "StreamSettings",
-    "SyncFailed", "Task", "TaskIn", "UnknownSink", "UnknownStream", "UsageError", "Verification", "connect",
-    "get_backend_class", "list_backends", "register_backend", "verify",
+    "Listener", "ListenerDropped", "LogError", "NewerFormat", "Outcome", "OutcomeUnknown", "Pinned", "ProtocolError",
+    "PublishError", "PublishTimeout", "Publisher", "QueueFull", "Receipt", "Receipts", "Record", "RecordTooLarge",
+    "RecordsTrimmed", "SequenceError", "SettingsMismatch", "Signal", "SinkSettings", "StorageBackend", "Stream",
+    "StreamReadOnly", "StreamSettings", "StreamStats", "SyncFailed", "Task", "TaskIn", "Topic", "UnknownSink",
+    "UnknownStream", "UsageError", "Verification", "connect", "get_backend_class", "list_backends", "register_backend",
+    "verify",
 ]  # fmt: skip
 __version__ = "0.1.0"
 

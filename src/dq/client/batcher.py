@@ -161,6 +161,16 @@ class Batcher:
                 self._write(draft, again=True)
             self.send_waiting(lane)
 
+    def begin_anew(self) -> None:
+        """The stream was destroyed and made anew: nothing that is under way is stored in it, so all goes under new numbers."""
+        for lane in self.lanes:
+            for draft in lane.in_flight:
+                draft.doomed = None
+            lane.waiting.extendleft(reversed(lane.in_flight))
+            lane.in_flight.clear()
+            lane.next_sequence = 0
+        self.in_flight = 0
+
     def window_full(self, bucket: int) -> bool:
         """Whether a batch for this bucket would have to wait. May be asked without the lock."""
         return bool(self.lanes[bucket].waiting)

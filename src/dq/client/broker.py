@@ -19,9 +19,11 @@ from dq.client.listener import Listener
 from dq.client.place import root_of
 from dq.client.publisher import Publisher
 from dq.client.starter import start_detached
+from dq.client.stream import Stream
 from dq.client.teller import Teller
+from dq.client.wishes import with_seconds
 from dq.config import LIMITS
-from dq.errors import BrokerLost, BrokerNotRunning, BrokerRunning, Closed, Forked
+from dq.errors import BrokerLost, BrokerNotRunning, BrokerRunning, Closed, Forked, UnknownStream
 from dq.log.backend import wish_of
 from dq.model.event import Event, EventOwner, EventType, decode
 from dq.model.names import check_new_stream
@@ -44,7 +46,7 @@ class Broker:
         self.root = root
         self._asking = threading.Lock()
         self._requests = 0
-        self._publishers: dict[str, Publisher] = {}
+        self._publishers: dict[tuple[str, bool], Publisher] = {}
         self._teller: Teller | None = None
         self._refusal: Forked | None = None
         self._peer: Peer | None = self._attach()
@@ -118,20 +120,41 @@ class Broker:
         name: str = "",
         headers: Mapping[str, str] | None = None,
         timeout: float = LIMITS.publish_timeout_seconds,
+        create: bool = True,
     ) -> Receipt:
-        """Publishes one record to a stream and returns once it is committed. See `Publisher.publish`."""
-        with self._asking:
-            publisher = self._publishers.get(stream)
-            if publisher is None:
-                publisher = self._publishers[stream] = Publisher(self.root, stream)
+        """Publishes one record to a stream and returns once it is committed. See `Publisher.publish`.
+
+        Args:
+            create: False raises UnknownStream where there is no such stream, and makes none.
+        """
+        publisher = self._publisher(stream, create=create)
+        try:
+            return publisher.publish(payload, key=key, topic=topic, name=name, headers=headers, timeout=timeout)
+        except (UnknownStream, Closed):  # it was destroyed, and maybe made anew with other buckets: nothing was stored
+            with self._asking:
+                if self._publishers.get((stream, create)) is publisher:
+                    del self._publishers[stream, create]
+            publisher.close()
+        publisher = self._publisher(stream, create=create)
         return publisher.publish(payload, key=key, topic=topic, name=name, headers=headers, timeout=timeout)
 
-    def stream(self, name: str, **settings: Any) -> StreamSettings:
-        """Makes a stream, or finds it, and returns its settings.
+    def _publisher(self, stream: str, *, create: bool) -> Publisher:
+        """The one that is kept for a stream."""
+        with self._asking:
+            if self._peer is None:
+                raise self._refusal or Closed("this handle on the broker was closed: connect again")
+            publisher = self._publishers.get((stream, create))
+            if publisher is None:
+                publisher = self._publishers[stream, create] = Publisher(self.root, stream, create=create)
+        return publisher
+
+    def stream(self, name: str, **settings: Any) -> Stream:
+        """Makes a stream, or finds it.
 
         Args:
             name: of the stream.
             settings: those of `StreamSettings`, as buckets=4; what is left out is as the stream has it, or the default.
+                Seconds may be a timedelta.
 
         Raises:
             SettingsMismatch: it exists with other settings; the message shows both.
@@ -139,9 +162,14 @@ class Broker:
         """
         if not name.endswith("-dlq"):
             check_new_stream(name)
-        wish = wish_of(settings)
+        wish = wish_of(with_seconds(settings, "max_age", "ttl", "keep_seconds", "sync_seconds"))
         answer = self.ask(EventType.OPEN, {"stream": name, "create": True, "settings": wish})
-        return StreamSettings.from_dict(answer["opened"]["settings"])
+        return Stream(self, name, StreamSettings.from_dict(answer["opened"]["settings"]))
+
+    def streams(self) -> list[str]:
+        """The names of all streams, sorted; also of those that are closed because of damage."""
+        names: list[str] = self.change("stream", "", "list")["streams"]
+        return names
 
     def broadcast(
         self,

@@ -285,6 +285,13 @@ class Link:
         """Gives this connection up for a new one, on which the session says anew who it is."""
         self._lost()
 
+    def refuse(self, error: DqError) -> None:
+        """This object is of no use any more, and says why; for the session, in the link's own thread."""
+        self._refusal = error
+        self._whole.clear()
+        with self._reading:
+            self._peer.close()
+
     def close(self, goodbye: Event | None = None) -> None:
         """Ends the connection; safe twice."""
         if self._refusal is not None:

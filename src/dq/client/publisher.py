@@ -18,7 +18,7 @@ from dq.client.link import Link, error_of
 from dq.client.place import Place, root_of
 from dq.client.wishes import seconds_of
 from dq.config import LIMITS
-from dq.errors import DqError, Forked, InvalidPayload, InvalidSetting, OutcomeUnknown, PublishTimeout, SequenceError
+from dq.errors import Closed, DqError, Forked, InvalidPayload, InvalidSetting, OutcomeUnknown, PublishTimeout, SequenceError
 from dq.model.event import Event, EventOwner, EventType
 from dq.model.names import check_name
 from dq.model.receipt import Receipt, Receipts
@@ -61,6 +61,7 @@ class Publisher:
         self._create, self.batch_size, self._linger = create, batch_size, linger
         self._batcher: Batcher | None = None
         self._nothing_lingered = False
+        self._uuid, self._settings = "", dict[str, Any]()
         self._link = Link(root_of(broker), self, reconnect_timeout)
         self._link.open()
         watch(self)
@@ -298,17 +299,31 @@ class Publisher:
             with self._batcher.lock:
                 self._batcher.resuming = True
         fields = {"id": self.id, "pid": os.getpid(), "stream": self.stream, "create": self._create, "again": again}
+        if again:  # should the stream have been destroyed, it is made anew as it was
+            fields["settings"] = self._settings
         return Event(EventType.REGISTER, EventOwner.PUBLISHER, fields)
 
     def welcomed(self, answer: Event, *, again: bool) -> None:
-        settings = answer["opened"]["settings"]
+        opened, known = answer["opened"], self._uuid
+        settings = self._settings = opened["settings"]
+        self._uuid = opened["uuid"]
         if self._batcher is None:
             buckets, durability, start = settings["buckets"], settings["durability"], os.getpid()
             self._batcher = Batcher(
                 self.stream, buckets, durability, self.batch_size, self._linger, start % buckets, self._link.send
             )
             return
+        if len(self._batcher.lanes) != settings["buckets"]:  # keys have other buckets now, and what waits is sorted by them
+            error = Closed(
+                f"stream {self.stream!r} was destroyed, and is there anew with {settings['buckets']} bucket(s) in place of "
+                f"{len(self._batcher.lanes)}: make a new Publisher; what it had not answered is not stored"
+            )
+            self._link.refuse(error)
+            self.failed(error)
+            return
         with self._batcher.lock:
+            if self._uuid != known:
+                self._batcher.begin_anew()
             self._batcher.resend()
 
     def handle(self, event: Event) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 from dq.errors import InvalidSetting
 
@@ -19,3 +20,11 @@ def seconds_of(name: str, value: object, low: float = 0.0, high: float = LONGEST
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not low <= seconds <= high:
         raise InvalidSetting(f"{name} must be seconds from {low:g} to {high:g}, or a timedelta, not {value!r}")
     return float(seconds)
+
+
+def with_seconds(settings: dict[str, Any], *names: str) -> dict[str, Any]:
+    """The same settings, those of these names that are a timedelta in seconds."""
+    return {
+        name: value.total_seconds() if name in names and isinstance(value, timedelta) else value
+        for name, value in settings.items()
+    }

@@ -337,7 +337,7 @@ def test_a_consumer_id_is_taken_until_its_consumer_leaves(desk):
     with pytest.raises(InUse, match="'a' is taken"):
         desk.core.join("a", desk.now)
     with pytest.raises(InUse):
-        desk.core.resume("a", [], desk.now)
+        desk.core.rejoin("a", [], desk.now)
     desk.core.leave("a", desk.now)
     desk.join("a")
     desk.die("a")

@@ -492,3 +492,59 @@ def test_extensions_of_what_was_settled_long_ago_cost_nothing(desk):
         desk.core.extend("a", taken.lease, taken.first, 1, desk.now)
         desk.ack(taken)
     assert len(desk.core._deadlines._heap) < 200
+
+
+def test_who_stays_silent_is_cleaned_up_after_two_graces_and_its_work_is_claimed(desk):
+    """S9: a stale consumer is cleaned up after 2 x grace and its work claimed."""
+    desk.commit(3)
+    desk.join("a", credit=3)
+    desk.take()
+    desk.advance(20)
+    assert desk.core.take_silenced() == ["a"]
+    desk.join("b", credit=9)
+    assert desk.take().first == 0
+    desk.advance(19)
+    assert desk.core.take_stale() == []
+    desk.advance(1)
+    assert desk.core.take_stale() == ["a"]
+    assert desk.core.take_stale() == []
+
+
+def test_who_is_heard_of_again_is_not_stale(desk):
+    """S9."""
+    desk.commit(3)
+    desk.join("a", credit=3)
+    taken = desk.take()
+    desk.advance(20)
+    desk.core.renew("a", [taken.lease], desk.now)
+    desk.advance(100)
+    assert desk.core.take_stale() == []
+
+
+def test_who_goes_before_it_is_told_of_is_not_stale(desk):
+    """S9: nor is another one that comes by its name."""
+    desk.commit(3)
+    desk.join("a", credit=3)
+    desk.take()
+    desk.advance(20)
+    desk.advance(20)
+    desk.die("a")
+    desk.join("a", credit=3)
+    assert desk.core.take_stale() == []
+
+
+def test_who_asked_for_more_time_is_not_stale_before_that_is_over(desk):
+    """S9: an extension is a promise of the sink."""
+    desk.commit(3)
+    desk.join("a", credit=3)
+    taken = desk.take()
+    desk.core.extend("a", taken.lease, 0, 300, desk.now)
+    desk.advance(20)
+    assert desk.core.take_silenced() == ["a"]
+    for _ in range(13):
+        desk.advance(20)
+    assert desk.core.take_stale() == []
+    desk.advance(20)
+    desk.advance(20)
+    desk.advance(20)
+    assert desk.core.take_stale() == ["a"]

@@ -1,7 +1,8 @@
 """`SinkCore` against a plain dict of records, step by step, over restarts at any point.
 
 The model knows one thing a record (where it is, attempts burned) and no ranges, heaps or notes. What it does not say is
-which consumer is offered what; there it holds the rules that any choice has to keep.
+which consumer is offered what; there it holds the rules that any choice has to keep. One machine, run for a plain sink, for an
+ordered one, and for one without acks.
 """
 
 from __future__ import annotations
@@ -10,19 +11,23 @@ from dataclasses import dataclass, field
 from random import Random
 
 import orjson
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from dq.core.ranges import RangeSet
 from dq.core.sink import SinkCore
 from dq.core.states import State
+from dq.errors import InUse
 from dq.model.settings import SinkSettings
 
-SHARDS = [("emails", 0), ("emails", 1)]
+SHARDS = [("emails", 0), ("emails", 1), ("news", 0)]
 CONSUMERS = ["a", "b", "c"]
 GRACE, RECONNECT, ATTEMPTS_MAX = 20.0, 5.0, 3
 Record = tuple[str, int, int]
 IN_HAND = (State.LEASED, State.ISOLATED)
+IN_NO_HAND = (State.WAITING, State.DELAYED, State.SUSPECT)
 
 
 @dataclass
@@ -35,15 +40,24 @@ class ModelLease:
     deadline: float
     own: dict[int, float] = field(default_factory=dict)
     left: set[int] = field(default_factory=set)
+    void: bool = False  # sought away, or of a sink without acks: what is said of it changes nothing
 
 
 class SinkMachine(RuleBasedStateMachine):
+    ordered = False
+    no_ack = False
+
     @initialize()
     def begin(self):
         self.now = 1_000.0
         self.log: list[bytes] = []
         self.ends = dict.fromkeys(SHARDS, 0)
         self.first = dict.fromkeys(SHARDS, 0)
+        self.next = dict.fromkeys(SHARDS, 0)
+        self.over = set(SHARDS)
+        self.removed: set[Record] = set()
+        self.paused = False
+        self.counts = dict.fromkeys(["settled", "filtered", "removed", "missed"], 0)
         self.where: dict[Record, tuple[State, int | None]] = {}
         self.attempts: dict[Record, int] = {}
         self.group: dict[Record, int] = {}
@@ -62,13 +76,19 @@ class SinkMachine(RuleBasedStateMachine):
             self.join_or_grant(consumer, 10)
 
     def new_core(self):
-        settings = SinkSettings(ack_grace=GRACE, max_attempts=ATTEMPTS_MAX)
+        settings = SinkSettings(ack_grace=GRACE, max_attempts=ATTEMPTS_MAX, ordered=self.ordered, no_ack=self.no_ack)
         return SinkCore("mailers", settings, jitter=Random(1))
 
     def open(self):
-        for shard, end in self.ends.items():
-            self.core.add_shard(shard, 0, "uuid-1", 1)
-            self.core.committed(shard, end)
+        for shard in sorted(self.over):
+            self.open_shard(shard, 0)
+
+    def open_shard(self, shard, start):
+        self.core.add_shard(shard, start, "uuid-1", 1)
+        self.core.committed(shard, self.ends[shard])
+        self.core.removed(
+            shard, list(RangeSet.of((offset, offset + 1) for (*of, offset) in self.removed if tuple(of) == shard))
+        )
 
     # --- the model -------------------------------------------------------------------------------------------------------
 
@@ -91,6 +111,41 @@ class SinkMachine(RuleBasedStateMachine):
                 if (*each.shard, record[2]) == record:
                     each.own.pop(record[2], None)
                     each.left.discard(record[2])
+
+    def settle(self, record, counter):
+        self.put(record, State.SETTLED)
+        self.counts[counter] += 1
+
+    def settle_down(self):
+        """What follows from any step: an ordered sink gives back what is out of order, what was removed is passed over."""
+        before = self.counts["removed"]
+        for shard in self.over:
+            if self.ordered:
+                records = sorted(record for record in self.where if record[:2] == shard)
+                front = next((record for record in records if self.where[record][0] in IN_NO_HAND), None)
+                for record in records:
+                    if front is not None and record > front and self.where[record][0] in IN_HAND:
+                        self.give_back(record)
+            while (record := (*shard, self.next[shard])) in self.removed and record in self.where:
+                self.settle(record, "removed")
+                self.next[shard] += 1
+        for record in self.removed:
+            if record in self.where and self.where[record][0] in IN_NO_HAND and record[2] < self.next[record[:2]]:
+                self.settle(record, "removed")
+        return self.counts["removed"] - before
+
+    def begin_anew(self, shard, offset):
+        """Nothing is known of a shard but where its cursor stands."""
+        self.first[shard] = self.next[shard] = offset
+        for known in (self.attempts, self.group, self.delay, self.was_delayed):
+            for record in [record for record in known if record[:2] == shard]:
+                del known[record]
+        self.deadly = {record for record in self.deadly if record[:2] != shard}
+        for each in range(self.ends[shard]):
+            self.where[*shard, each] = (State.SETTLED if each < offset else State.WAITING, None)
+        for lease in self.leases.values():
+            if lease.shard == shard:
+                lease.void, lease.own, lease.left = True, {}, set()
 
     def give_back(self, record):
         self.put(record, State.SUSPECT if self.where[record][0] is State.ISOLATED else State.WAITING)
@@ -130,11 +185,13 @@ class SinkMachine(RuleBasedStateMachine):
             over = [lease for lease in self.leases.values() if lease.consumer == consumer and lease.deadline <= self.now]
             lost = [record for lease in over for record in self.held(consumer, lease.number) if record[2] not in lease.own]
             self.lose(consumer, lost)
+        self.settle_down()
         for lease in self.leases.values():
-            for offset, until in list(lease.own.items()):
+            for offset, until in sorted(lease.own.items()):
                 record = (*lease.shard, offset)
-                if until <= self.now and lease.consumer not in self.returning:
+                if until <= self.now and lease.consumer not in self.returning and offset in lease.own:
                     self.burn(record, State.SUSPECT if self.where[record][0] is State.ISOLATED else State.WAITING)
+                    self.settle_down()
         for record, (until, after) in list(self.delay.items()):
             if until <= self.now:
                 self.put(record, State.SUSPECT if record in self.deadly else State.WAITING)
@@ -159,10 +216,12 @@ class SinkMachine(RuleBasedStateMachine):
         self.now += 0.001
 
     def commit(self, shard, count):
-        for offset in range(self.ends[shard], self.ends[shard] + count):
-            self.where[*shard, offset] = (State.WAITING, None)
+        if shard in self.over:
+            for offset in range(self.ends[shard], self.ends[shard] + count):
+                self.where[*shard, offset] = (State.WAITING, None)
         self.ends[shard] += count
         self.core.committed(shard, self.ends[shard])
+        self.settle_down()
 
     def join_or_grant(self, consumer, credit):
         self.tick()
@@ -178,8 +237,9 @@ class SinkMachine(RuleBasedStateMachine):
         commits=st.lists(st.tuples(st.sampled_from(SHARDS), st.integers(1, 8)), max_size=2),
         grants=st.lists(st.tuples(st.sampled_from(CONSUMERS), st.integers(1, 8)), max_size=3),
         counts=st.lists(st.integers(1, 8), min_size=1, max_size=6),
+        holes=st.sampled_from([0, 0, 0, 0b1, 0b10, 0b110, 0b10101, 0b11100]),
     )
-    def lease(self, commits, grants, counts):
+    def lease(self, commits, grants, counts, holes):
         for shard, count in commits:
             self.commit(shard, count)
         for consumer, credit in grants:
@@ -192,16 +252,45 @@ class SinkMachine(RuleBasedStateMachine):
                 return
             self.check_offer(offer)
             count = min(count_max, offer.count_max)
-            number = self.core.lease(offer, count, count * 100, self.now)
-            assert number not in self.leases
-            stop = offer.first + count
-            lease = ModelLease(number, offer.consumer, offer.shard, offer.first, stop, self.now + GRACE)
-            self.leases[number] = lease
-            self.credit[offer.consumer] -= count
-            for offset in range(offer.first, stop):
-                self.put((*offer.shard, offset), State.ISOLATED if offer.alone else State.LEASED, number)
+            offsets = range(offer.first, offer.first + count)
+            without = [offset for offset in offsets if holes >> offset - offer.first & 1]
+            self.take(offer, offsets, without if len(without) < count else [])
+
+    def take(self, offer, offsets, without):
+        given = len(offsets) - len(without)
+        ranges = [(offset, offset + 1) for offset in without]
+        number = self.core.lease(offer, len(offsets), given * 100, self.now, ranges)
+        assert number not in self.leases
+        lease = ModelLease(number, offer.consumer, offer.shard, offer.first, offsets.stop, self.now + GRACE, void=self.no_ack)
+        self.leases[number] = lease
+        self.credit[offer.consumer] -= given
+        self.next[offer.shard] = max(self.next[offer.shard], offsets.stop)
+        for record in [(*offer.shard, offset) for offset in offsets]:
+            if record[2] in without:
+                self.settle(record, "filtered")
+            elif self.no_ack:
+                self.settle(record, "settled")
+            else:
+                self.put(record, State.ISOLATED if offer.alone else State.LEASED, number)
+        self.settle_down()
+
+    @precondition(lambda self: len(self.leases) % 3 == 1)
+    @rule(count=st.integers(1, 12), kind=st.sampled_from(["skip", "skip", "remove"]))
+    def skip(self, count, kind):
+        offer = self.core.offer()
+        if offer is None:
+            return
+        self.check_offer(offer)
+        self.core.skip(offer, count, kind)
+        stop = min(offer.first + count, self.ends[offer.shard])
+        self.next[offer.shard] = max(self.next[offer.shard], stop)
+        for record in [(*offer.shard, offset) for offset in range(offer.first, stop)]:
+            if self.where[record][0] in IN_NO_HAND:
+                self.settle(record, "filtered" if kind == "skip" else "removed")
+        self.settle_down()
 
     def check_offer(self, offer):
+        assert not self.paused
         records = [(*offer.shard, offset) for offset in range(offer.first, offer.first + offer.count_max)]
         expected = State.SUSPECT if offer.alone else State.WAITING
         assert {self.where[record][0] for record in records} == {expected}
@@ -215,6 +304,21 @@ class SinkMachine(RuleBasedStateMachine):
             assert records == [min(shard)], "suspects go in order"
         burned = {record[2]: self.attempts[record] for record in records if self.attempts.get(record)}
         assert (offer.attempts or {}) == burned
+        assert not self.removed & set(records)
+        if self.ordered:
+            before = [self.where[record] for record in self.where if record[:2] == offer.shard and record < records[0]]
+            assert not [state for state, _ in before if state in IN_NO_HAND], "what waits holds back what is behind it"
+            holders = self.holders(offer.shard)
+            assert holders <= {offer.consumer}
+            assert not (offer.alone and holders)
+
+    def holders(self, shard):
+        """The consumers that have records of a shard in hand."""
+        return {
+            self.leases[number].consumer
+            for record, (_, number) in self.where.items()
+            if number is not None and record[:2] == shard
+        }
 
     def waiting(self, state):
         return [record for record, (where, _) in self.where.items() if where is state]
@@ -228,12 +332,30 @@ class SinkMachine(RuleBasedStateMachine):
             and not stats[consumer].silent
             and not any(self.where[record][0] is State.ISOLATED for record in self.held(consumer))
         ]
-        if self.waiting(State.SUSPECT):
+        if self.paused:
+            assert offer is None
+            return
+        suspects, waiting = self.leasable(State.SUSPECT), self.leasable(State.WAITING)
+        if suspects:
             assert bool(offer and offer.alone) == any(not self.held(consumer) for consumer in idle)
-            if len(idle) > 1 and self.waiting(State.WAITING):
+            if len(idle) > 1 and any(takers is None for takers in waiting):
                 assert offer is not None, "one consumer drains, the others go on"
         else:
-            assert (offer is not None) == bool(idle and self.waiting(State.WAITING))
+            assert (offer is not None) == any(idle if takers is None else takers & set(idle) for takers in waiting)
+
+    def leasable(self, state):
+        """For each record that waits so and could be leased now: by whom alone, None for anybody."""
+        if not self.ordered:
+            return [None for _ in self.waiting(state)]
+        found = []
+        for shard in self.over:
+            front = min(
+                [record for record in self.where if record[:2] == shard and self.where[record][0] in IN_NO_HAND], default=None
+            )
+            holders = self.holders(shard)
+            if front is not None and self.where[front][0] is state and not (state is State.SUSPECT and holders):
+                found.append(holders or None)
+        return found
 
     @precondition(lambda self: self.leases and self.credit)
     @rule(data=st.data(), drop=st.booleans(), whole=st.booleans(), late=st.booleans())
@@ -247,12 +369,20 @@ class SinkMachine(RuleBasedStateMachine):
         ranges = [(lease.first, lease.stop)] if whole else data.draw(st.lists(st.tuples(edge, edge), max_size=3), "ranges")
         named = {offset for first, stop in ranges for offset in range(first, stop)}
         records = [(*lease.shard, offset) for offset in named if lease.first <= offset < lease.stop]
-        settles = [record for record in records if self.where[record][0] not in (State.SETTLED, State.DYING)]
+        settles = [record for record in records if self.settles(lease, record)]
         act = self.core.drop if drop else self.core.ack
         assert act(lease.consumer, lease.number, ranges, self.now) == len(settles)
         for record in settles:
-            self.put(record, State.SETTLED)
+            self.settle(record, "settled")
         self.heard(lease.consumer, lease)
+        self.settle_down()
+
+    def settles(self, lease, record):
+        """Whether an ack by a lease settles a record: late or not, but in an ordered sink only what it has in hand."""
+        if lease.void or record not in self.where:
+            return False
+        state, number = self.where[record]
+        return number == lease.number if self.ordered else state not in (State.SETTLED, State.DYING)
 
     @precondition(lambda self: any(self.held(consumer) for consumer in self.credit))
     @rule(
@@ -274,7 +404,7 @@ class SinkMachine(RuleBasedStateMachine):
         held = [record[2] for record in self.held(lease.consumer, lease.number)]
         offset = data.draw(st.integers(lease.first, lease.stop - 1) if wrong else st.sampled_from(held), "offset")
         record, words = (*lease.shard, offset), (lease.consumer, lease.number)
-        in_hand = self.where[record] in [(state, lease.number) for state in IN_HAND]
+        in_hand = self.where.get(record) in [(state, lease.number) for state in IN_HAND]
         self.heard(lease.consumer, lease)
         if fate == "retry":
             after = data.draw(st.sampled_from([0.0, 1.0, 12.0]), "after")
@@ -302,6 +432,7 @@ class SinkMachine(RuleBasedStateMachine):
                 lease.own[offset] = max(self.now + GRACE, lease.own.get(offset, 0.0))  # more time it asked for is kept
                 lease.left.add(offset)
                 self.renew_all()  # else the lease would be due in the very same moment
+        self.settle_down()
 
     @precondition(lambda self: self.leases)
     @rule()
@@ -314,11 +445,11 @@ class SinkMachine(RuleBasedStateMachine):
                 self.heard(consumer, self.leases[number])
 
     @precondition(lambda self: any(self.held(consumer) for consumer in self.credit))
-    @rule(data=st.data(), ordered=st.booleans())
-    def go(self, data, ordered):
+    @rule(data=st.data(), says_goodbye=st.booleans())
+    def go(self, data, says_goodbye):
         self.tick()
         consumer = data.draw(st.sampled_from(self.consumers()), "consumer")
-        if ordered:
+        if says_goodbye:
             self.core.leave(consumer, self.now)
             for record in self.held(consumer):
                 self.give_back(record)
@@ -326,6 +457,7 @@ class SinkMachine(RuleBasedStateMachine):
             self.core.died(consumer, self.now)
             self.lose(consumer, self.held(consumer))
         del self.credit[consumer]
+        self.settle_down()
 
     @rule(seconds=st.sampled_from([0.5, 3.0, 8.0, 25.0]))
     def advance(self, seconds):
@@ -334,29 +466,96 @@ class SinkMachine(RuleBasedStateMachine):
             self.now = max(due, self.now)
             self.core.expire(self.now)
             self.expire()
+            self.settle_down()
+            self.clean_up()
         self.now = target
         assert self.core.expire(self.now) == 0
+
+    def clean_up(self):
+        """S9: who stays silent is sent away, and has nothing in hand then."""
+        stats = self.core.stats().consumers
+        for consumer in self.core.take_stale():
+            assert stats[consumer].silent
+            assert not self.held(consumer)
+            self.core.died(consumer, self.now)
+            del self.credit[consumer]
 
     @precondition(lambda self: len(self.leases) % 4 == 3)  # now and then: it settles what others could try
     @rule(shard=st.sampled_from(SHARDS), by=st.integers(0, 4))
     def trim(self, shard, by):
+        if shard not in self.over:
+            return
         first = min(self.core.floors()[shard] + by, self.ends[shard])
-        missed = [
-            (*shard, offset) for offset in range(first) if self.where[*shard, offset][0] not in (State.SETTLED, State.DYING)
-        ]
+        below = [(*shard, offset) for offset in range(first)]
+        below = [record for record in below if self.where[record][0] not in (State.SETTLED, State.DYING)]
+        missed = [record for record in below if record not in self.removed]
         assert self.core.trimmed(shard, first) == len(missed)
         self.first[shard] = max(self.first[shard], first)
-        for record in missed:
-            self.put(record, State.SETTLED)
+        self.next[shard] = max(self.next[shard], first)
+        for record in below:
+            self.settle(record, "missed" if record in missed else "removed")
+        self.settle_down()
 
     @precondition(lambda self: self.waiting(State.DYING))
     @rule(data=st.data())
     def store_a_dead_letter(self, data):
         letters = self.core.dead_letters()
-        assert {(letter.stream, letter.bucket, letter.offset) for letter in letters} == set(self.waiting(State.DYING))
+        own = [letter for letter in letters if not self.core.is_stray(letter)]
+        assert {(letter.stream, letter.bucket, letter.offset) for letter in own} == set(self.waiting(State.DYING))
         letter = data.draw(st.sampled_from(letters), "letter")
         self.core.dead_letter_stored(letter.stream, letter.intent)
-        self.put((letter.stream, letter.bucket, letter.offset), State.SETTLED)
+        if letter in own:
+            self.settle((letter.stream, letter.bucket, letter.offset), "settled")
+
+    # --- what the streams and the users of the sink say ----------------------------------------------------------------
+
+    @precondition(lambda self: len(self.leases) % 4 == 2)
+    @rule(shard=st.sampled_from(SHARDS), back=st.integers(-3, 12), count=st.integers(1, 4))
+    def remove(self, shard, back, count):
+        """Records are taken out of a stream, wherever they stand; some that are not even committed."""
+        first = max(self.ends[shard] - back, 0)
+        if shard in self.over:
+            self.removed |= {(*shard, offset) for offset in range(first, first + count)}
+            assert self.core.removed(shard, [(first, first + count)]) == self.settle_down()
+        assert self.core.removed(shard, [(first, first + count)]) == 0
+
+    @rule()
+    def pause_or_resume(self):
+        self.paused = not self.paused
+        (self.core.pause if self.paused else self.core.resume)()
+        assert self.core.paused == self.core.stats().paused == self.paused
+
+    @precondition(lambda self: len(self.leases) % 5 == 4)
+    @rule(shard=st.sampled_from(SHARDS), back=st.integers(0, 12))
+    def seek(self, shard, back):
+        offset = max(self.ends[shard] - back, 0)
+        if shard not in self.over:
+            return
+        if any(record[:2] == shard for record in self.waiting(State.DYING)):
+            before = self.core.snapshot()
+            with pytest.raises(InUse):
+                self.core.seek(shard, offset)
+            assert self.core.snapshot() == before
+            return
+        self.core.seek(shard, offset)
+        self.begin_anew(shard, offset)
+        self.settle_down()
+
+    @precondition(lambda self: len(self.leases) % 5 == 3)
+    @rule(back=st.integers(0, 12))
+    def leave_a_stream_or_come_back(self, back):
+        shard = SHARDS[2]
+        if shard in self.over:
+            self.core.forget_stream(shard[0])
+            self.begin_anew(shard, 0)
+            self.over.remove(shard)
+            self.where = {record: where for record, where in self.where.items() if record[:2] != shard}
+        else:
+            offset = max(self.ends[shard] - back, 0)
+            self.over.add(shard)
+            self.begin_anew(shard, offset)
+            self.open_shard(shard, offset)
+            self.settle_down()
 
     # --- restarts --------------------------------------------------------------------------------------------------------
 
@@ -373,7 +572,7 @@ class SinkMachine(RuleBasedStateMachine):
             self.core.replay(orjson.loads(line))
         assert self.lasting(self.core) == self.lasting(old)
         self.core.recover(self.now)
-        assert self.core.take_new_intents() == old.dead_letters()
+        assert self.core.dead_letters() == old.dead_letters()
         self.open()
         for record, after in list(self.was_delayed.items()):
             self.where[record] = (State.DELAYED, None)
@@ -402,7 +601,7 @@ class SinkMachine(RuleBasedStateMachine):
     def resume(self, data, consumer):
         numbers = sorted({self.where[record][1] for record in self.held(consumer)})
         keeps = [number for number in numbers if data.draw(st.sampled_from([True, True, False]), "keeps")]
-        assert self.core.resume(consumer, [*keeps, 10_000], self.now) == keeps
+        kept = self.core.rejoin(consumer, [*keeps, 10_000], self.now)
         del self.returning[consumer]
         self.credit[consumer] = 0
         for number in numbers:
@@ -413,6 +612,8 @@ class SinkMachine(RuleBasedStateMachine):
             else:
                 for record in self.held(consumer, number):
                     self.give_back(record)
+        self.settle_down()
+        assert kept == [number for number in keeps if self.held(consumer, number)]
         self.renew_all()
 
     # --- what must always hold -------------------------------------------------------------------------------------------
@@ -445,6 +646,11 @@ class SinkMachine(RuleBasedStateMachine):
             assert floor == min(unsettled, default=self.ends[shard])
 
     @invariant()
+    def what_is_counted_is_what_the_model_says(self):
+        stats = self.core.stats()
+        assert {name: getattr(stats, name) for name in self.counts} == self.counts
+
+    @invariant()
     def hands_are_what_the_model_says(self):
         stats = self.core.stats().consumers
         assert set(stats) == set(self.credit) | set(self.returning)
@@ -459,7 +665,7 @@ class SinkMachine(RuleBasedStateMachine):
     @invariant()
     def memory_is_bounded_by_what_is_in_hand(self):
         delayed = sum(len(ledger.delayed) for ledger in self.core._book.ledgers.values())
-        assert len(self.core._deadlines) <= len(self.core._book.hands) + delayed + len(self.returning) + 100
+        assert len(self.core._deadlines) <= 2 * len(self.core._book.hands) + delayed + len(self.returning) + 100
         assert all(lease.open for lease in self.core._book.leases.values())
         groups = self.core._book.groups.values()
         members = [
@@ -478,6 +684,7 @@ class SinkMachine(RuleBasedStateMachine):
         for consumer in self.consumers():
             self.core.leave(consumer, self.now)
         self.core.join("last", self.now)
+        self.core.resume()
         for _ in range(300):
             self.now += 100
             self.core.expire(self.now)
@@ -485,20 +692,42 @@ class SinkMachine(RuleBasedStateMachine):
             while (offer := self.core.offer()) is not None:
                 for offset in range(offer.first, offer.first + offer.count_max):
                     assert self.where[*offer.shard, offset][0] not in (State.SETTLED, State.DYING)
+                    assert (*offer.shard, offset) not in self.removed
                 number = self.core.lease(offer, offer.count_max, 100, self.now)
                 stop = offer.first + offer.count_max
-                assert self.core.ack("last", number, [(offer.first, stop)], self.now) == offer.count_max
+                settled = 0 if self.no_ack else offer.count_max
+                assert self.core.ack("last", number, [(offer.first, stop)], self.now) == settled
             for letter in self.core.dead_letters():
                 self.core.dead_letter_stored(letter.stream, letter.intent)
-            if self.core.floors() == self.ends:
+            if self.core.floors() == {shard: self.ends[shard] for shard in self.over}:
                 return
         raise AssertionError(f"records are stranded: {self.core.stats()}")
 
 
+class OrderedSinkMachine(SinkMachine):
+    """Design section 5, ordered: strictly by offset, one consumer at a time for each shard."""
+
+    ordered = True
+
+
+class NoAckSinkMachine(SinkMachine):
+    """S4: a sink without acks delivers at most once."""
+
+    no_ack = True
+
+
+def examples(count):
+    return settings(
+        max_examples=count,
+        stateful_step_count=50,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+    )
+
+
 TestSinkMachine = SinkMachine.TestCase
-TestSinkMachine.settings = settings(
-    max_examples=200,
-    stateful_step_count=50,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
-)
+TestSinkMachine.settings = examples(80)
+TestOrderedSinkMachine = OrderedSinkMachine.TestCase
+TestOrderedSinkMachine.settings = examples(70)
+TestNoAckSinkMachine = NoAckSinkMachine.TestCase
+TestNoAckSinkMachine.settings = examples(30)

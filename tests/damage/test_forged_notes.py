@@ -77,11 +77,24 @@ def take_all(core: SinkCore, now: float) -> None:
 
 
 def taken_notes() -> list[bytes]:
-    """The notes of that life, up to a start, a later epoch and a cut."""
+    """The notes of that life, up to a start, a later epoch and a cut, and of a stream that comes and goes."""
     core = lived()
     notes = core.take_notes()
-    later = (b'{"start":1048600}\n', b'{"epoch":2,"stream":"orders","bucket":1}\n', b'{"cut":3,"stream":"emails","bucket":0}\n')
-    return [*notes, *later]
+    news: dict[str, object] = {"stream": "news", "bucket": 0}
+    later: list[dict[str, object]] = [
+        {"start": 1048600},
+        {"epoch": 2, "stream": "orders", "bucket": 1},
+        {"cut": 3, "stream": "emails", "bucket": 0},
+        {"cursor": 0, **news, "uuid": "uuid-3", "epoch": 1},
+        {"deliver": 1048600, **news, "first": 0, "count": 3, "to": "a", "without": [[1, 2]]},
+        {"skip": [[3, 4]], **news},
+        {"remove": [[4, 6]], **news},
+        {"trim": 9, **news, "removed": 1},
+        {"forget": "news"},
+        {"paused": True},
+        {"paused": False},
+    ]
+    return [*notes, *(orjson.dumps(note, option=orjson.OPT_APPEND_NEWLINE) for note in later)]
 
 
 LIFE = taken_notes()
@@ -182,7 +195,9 @@ def test_a_note_without_one_of_its_keys_is_damage_or_does_no_harm(kind: str) -> 
             outcomes = {
                 key: check([*life[:at], with_field(fields, key, b"") + b"}", *life[at + 1 :]]) for key in list(fields)[1:]
             }
-            optional = {"alone", "deadly", "stray", "next"} | {key for unread, key in UNREAD if unread == kind}
+            optional = {"alone", "deadly", "stray", "next", "without", "removed", "paused"} | {
+                key for unread, key in UNREAD if unread == kind
+            }
             assert all(outcome == "damaged" for key, outcome in outcomes.items() if key not in optional), outcomes
 
 

@@ -175,7 +175,7 @@ class Brokers:
         self._send_letters()  # the first turn: nobody has said yet how far the streams are committed
         self._tell_of_streams()
         now = self.clock.monotonic()
-        self.run.core.resume(CONSUMER, (), now)
+        self.run.core.rejoin(CONSUMER, (), now)
         self.run.core.grant(CONSUMER, 4)
         self.run.write_notes()
 

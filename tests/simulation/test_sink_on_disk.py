@@ -91,7 +91,7 @@ class SinkOnDisk(RuleBasedStateMachine):
 
     def turn(self):
         """Notes are written, intents are flushed and their dead letters published; what was said is confirmed then."""
-        letters = self.core.take_new_intents()
+        letters = [letter for letter in self.core.dead_letters() if (letter.stream, letter.intent) not in self.letters]
         notes = self.core.take_notes()
         if notes:
             self.sink_log.append(notes)
@@ -133,7 +133,7 @@ class SinkOnDisk(RuleBasedStateMachine):
     def lease(self, consumer, credit):
         stats = self.core.stats().consumers
         if consumer not in stats or not stats[consumer].joined:
-            self.core.resume(consumer, [number for number, (name, *_) in self.leases.items() if name == consumer], self.now)
+            self.core.rejoin(consumer, [number for number, (name, *_) in self.leases.items() if name == consumer], self.now)
         self.core.grant(consumer, credit)
         while (offer := self.core.offer()) is not None:
             found = self.readers[offer.shard].read(offer.first, offer.count_max, 2_000)

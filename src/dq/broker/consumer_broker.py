@@ -168,7 +168,7 @@ class ConsumerBroker:
         if again and old is not None:  # its old pipe has not ended yet
             self._desk.supersede(old)
             old.run.core.leave(old.id, now)
-        kept = run.core.resume(consumer, event.get("leases", []) if again else (), now)
+        kept = run.core.rejoin(consumer, event.get("leases", []) if again else (), now)
         self._touched[run] = None
         try:
             run.write_notes()

@@ -269,7 +269,6 @@ class SinkRun:
         The other broker knows the last batches of a publisher, so that one that comes again must be among them; and it knows
         no publisher of whom nothing is stored, so that the first one goes alone: a later one would be taken for the first.
         """
-        self.core.take_new_intents()  # they are among those that are not stored
         due: list[DeadLetter] = []
         for stream, waiting in groupby(self.core.dead_letters(), lambda letter: letter.stream):
             letters = list(waiting)

@@ -6,13 +6,13 @@ What is known only while the broker lives (credit, deadlines, who waits for work
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from math import inf
 from typing import Any
 
+from dq.core.counters import Counters
 from dq.core.leases import Hand, Lease, Own, Shard
 from dq.core.ledger import Burned, Ledger
-from dq.core.notes import Notebook
+from dq.core.notes import Notebook, lease_note, letter_note
 from dq.core.ranges import Range, RangeSet
 from dq.core.states import State, Step
 from dq.model.dead_letter import DeadLetter
@@ -27,22 +27,6 @@ ENDED_LEASES_MAX = 10_000
 """Leases that ended with records unsettled and are remembered for late acks; the oldest goes first. 4 MB at most."""
 
 
-@dataclass(slots=True)
-class Counters:
-    """What a sink has counted since it was made, in records."""
-
-    settled: int = 0
-    dropped: int = 0
-    redelivered: int = 0
-    retried: int = 0
-    lost: int = 0
-    dead_lettered: int = 0
-    missed: int = 0
-    cut_back: int = 0
-    late_acks: int = 0
-    ignored: int = 0
-
-
 class Book:
     """The lasting state of one sink.
 
@@ -53,8 +37,7 @@ class Book:
         hands: by consumer id.
         groups: of suspects, by number.
         intents: not stored yet, by (stream, intent).
-        new_intents: not taken yet.
-        suspected: shards that may have suspects waiting.
+        paused: nothing is offered.
         counters: see `Counters`.
     """
 
@@ -66,7 +49,7 @@ class Book:
         self.hands: dict[str, Hand] = {}
         self.groups: dict[int, Group] = {}
         self.intents: dict[tuple[str, int], DeadLetter] = {}
-        self.new_intents: list[DeadLetter] = []
+        self.paused = False
         self.next_lease = 0
         self.next_group = 0
         self.next_intents: dict[str, int] = {}
@@ -91,14 +74,22 @@ class Book:
         their numbers are the sequence of what is published, and a gap in it would be an error."""
         old = self.ledgers.get(shard)
         if old is not None:
-            self.forget_members(shard, 0, old.next)
-            for lease in list(old.leases.values()):
-                lease.take(lease.first, lease.stop)
-                self._close(old, lease)
-            self.ended = {number: lease for number, lease in self.ended.items() if lease.shard != shard}
+            self._void(old)
         ledger = self.ledgers[shard] = Ledger(shard, start, uuid, epoch)
         self.notes.add({"cursor": start, "stream": shard[0], "bucket": shard[1], "uuid": uuid, "epoch": epoch})
         return ledger
+
+    def forget_stream(self, stream: str) -> None:
+        """The sink is over a stream no more. Its intents stand, as strays, for the same reason."""
+        for ledger in [ledger for shard, ledger in self.ledgers.items() if shard[0] == stream]:
+            self._void(ledger)
+            del self.ledgers[ledger.shard]
+        self.notes.add({"forget": stream})
+
+    def pause(self, paused: bool) -> None:
+        """Offers nothing from now on, or does again."""
+        self.paused = paused
+        self.notes.add({"paused": paused})
 
     def raise_epoch(self, ledger: Ledger, epoch: int) -> None:
         """The stream was started uncleanly once more."""
@@ -124,32 +115,85 @@ class Book:
         self.notes.add({"cut": end, "stream": shard[0], "bucket": shard[1]})
         return gone
 
-    def trim(self, ledger: Ledger, first: int) -> int:
-        """The log of a shard begins at `first` now. Returns how many records were missed."""
+    def trim(self, ledger: Ledger, first: int, removed: int) -> int:
+        """The log of a shard begins at `first` now, and `removed` of what was not settled below had been taken out of the
+        stream. Returns how many records were missed."""
         if first <= ledger.floor:
             return 0
         self.forget_members(ledger.shard, 0, first)
-        missed = ledger.trim(first)
+        missed = max(ledger.trim(first) - removed, 0)
         self._close_empty(ledger)
         self.counters.missed += missed
-        self.notes.add({"trim": first, "stream": ledger.shard[0], "bucket": ledger.shard[1]})
+        self.counters.removed += removed
+        note = {"trim": first, "stream": ledger.shard[0], "bucket": ledger.shard[1]}
+        self.notes.add(note | ({"removed": removed} if removed else {}))
         return missed
 
     # --- ranges ------------------------------------------------------------------------------------------------------
 
-    def lease(self, hand: Hand, ledger: Ledger, source: State, first: int, stop: int, size: int) -> Lease:
-        """Leases a range that waits as `source`.
+    def lease(
+        self, hand: Hand, ledger: Ledger, source: State, first: int, stop: int, size: int, without: list[Range] | None = None
+    ) -> Lease:
+        """Leases a range that waits as `source`; what is in `without`, parts of it, is passed over in the same step.
 
         Raises:
-            IllegalStep: it does not; nothing has changed.
+            IllegalStep: it does not wait so; nothing has changed.
         """
         state = ledger.leasable(source, first, stop)
         number = self.next_lease
         self.next_lease = number + 1
         lease = self.leases[number] = Lease(number, hand, ledger.shard, first, stop, size, state)
-        self.counters.redelivered += ledger.lease(lease, source)
-        self.notes.add(lease_note("lease", lease) | ({"alone": True} if source is State.SUSPECT else {}))
+        again = ledger.lease(lease, source)
+        note = lease_note("lease", lease)
+        if source is State.SUSPECT:
+            note["alone"] = True
+        if without:
+            passed = self._leave_out(ledger, without)
+            again -= min(again, passed)  # it is new or given back as a whole
+            lease.leave_out(without)
+            note["without"] = without
+        self.counters.redelivered += again
+        self.notes.add(note)
         return lease
+
+    def deliver(self, consumer: str, ledger: Ledger, first: int, stop: int, without: list[Range] | None = None) -> int:
+        """As `lease`, for a sink without acks: the records are settled as they go. Returns the number of the lease.
+
+        Raises:
+            IllegalStep: they do not wait; nothing has changed.
+        """
+        ledger.leasable(State.WAITING, first, stop, Step.DELIVER)
+        number = self.next_lease
+        self.next_lease = number + 1
+        ledger.take_off(State.WAITING, first, stop)
+        passed = self._leave_out(ledger, without) if without else 0
+        ledger.settle(first, stop)
+        self.counters.settled += stop - first - passed
+        stream, bucket = ledger.shard
+        note = {"deliver": number, "stream": stream, "bucket": bucket, "first": first, "count": stop - first, "to": consumer}
+        self.notes.add(note | ({"without": without} if without else {}))
+        return number
+
+    def pass_over(self, kind: str, ledger: Ledger, ranges: Iterable[Range]) -> int:
+        """Settles unseen what of `ranges` is in no hand. `kind` says why: "skip", it does not match; "remove", it was taken
+        out of the stream. Returns how many that were.
+
+        Raises:
+            IllegalStep: one lies beyond records that were never leased.
+        """
+        done: list[Range] = []
+        for first, stop in ranges:
+            for part in ledger.take_waiting(first, stop):
+                self._settle_unseen(ledger, *part)
+                done.append(part)
+        count = sum([stop - first for first, stop in done])
+        if count:
+            if kind == "skip":
+                self.counters.filtered += count
+            else:
+                self.counters.removed += count
+            self.notes.add({kind: done, "stream": ledger.shard[0], "bucket": ledger.shard[1]})
+        return count
 
     def settle(self, kind: str, number: int, ledger: Ledger, lease: Lease | None, ranges: Iterable[Range]) -> int:
         """Settles what is not settled of `ranges`, wherever it stands. Returns how many that were."""
@@ -241,7 +285,6 @@ class Book:
         if ledger is not None:
             ledger.dying[letter.offset] = letter
         self.intents[letter.stream, letter.intent] = letter
-        self.new_intents.append(letter)
         self.next_intents[letter.stream] = max(self.next_intents.get(letter.stream, 0), letter.intent + 1)
 
     def is_stray(self, letter: DeadLetter) -> bool:
@@ -262,6 +305,28 @@ class Book:
         return True
 
     # --- within ------------------------------------------------------------------------------------------------------
+
+    def _void(self, ledger: Ledger) -> None:
+        """Of what was known of a shard, nothing counts any more: no group has members of it, and its leases never were."""
+        shard = ledger.shard
+        self.forget_members(shard, 0, ledger.next)
+        for lease in list(ledger.leases.values()):
+            lease.take(lease.first, lease.stop)
+            self._close(ledger, lease)
+        self.ended = {number: lease for number, lease in self.ended.items() if lease.shard != shard}
+
+    def _leave_out(self, ledger: Ledger, without: list[Range]) -> int:
+        """Settles parts of a range that is being leased. Returns how many records they have."""
+        for part in without:
+            self._settle_unseen(ledger, *part)
+        count = sum([stop - first for first, stop in without])
+        self.counters.filtered += count
+        return count
+
+    def _settle_unseen(self, ledger: Ledger, first: int, stop: int) -> None:
+        ledger.settle(first, stop)
+        if self.groups:
+            self.forget_members(ledger.shard, first, stop)
 
     def group_of(self, shard: Shard, offset: int) -> int | None:
         """The number of the group that a record is in."""
@@ -315,30 +380,3 @@ class Book:
         """After records were taken out of whatever hands they were in."""
         for lease in [lease for lease in ledger.leases.values() if not lease.open]:
             self._close(ledger, lease)
-
-
-def lease_note(kind: str, lease: Lease) -> dict[str, Any]:
-    """What the notes of a lease have in common."""
-    return {
-        kind: lease.number,
-        "stream": lease.shard[0],
-        "bucket": lease.shard[1],
-        "first": lease.first,
-        "count": lease.stop - lease.first,
-        "bytes": lease.size,
-        "to": lease.hand.name,
-    }
-
-
-def letter_note(kind: str, letter: DeadLetter) -> dict[str, Any]:
-    """What the notes of an intent have in common."""
-    return {
-        kind: letter.intent,
-        "stream": letter.stream,
-        "bucket": letter.bucket,
-        "offset": letter.offset,
-        "attempts": letter.attempts,
-        "reason": letter.reason,
-        "error": letter.error,
-        "consumer": letter.consumer,
-    }

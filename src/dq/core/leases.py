@@ -112,6 +112,11 @@ class Lease:
                 self.own = {offset: own for offset, own in self.own.items() if not first <= offset < stop}
         return parts
 
+    def leave_out(self, ranges: list[Range]) -> None:
+        """Parts of it do not go to the consumer after all; `size` was without them."""
+        for first, stop in ranges:
+            self.hand.records -= self.open.discard(first, stop)
+
     def end(self) -> None:
         """Takes it off the hand, once nothing of it is open."""
         self.hand.leases.pop(self.number, None)
@@ -124,7 +129,7 @@ class Lease:
 
     def overdue(self, now: float) -> list[int]:
         """The records whose own deadlines are over."""
-        return [offset for offset, own in (self.own or {}).items() if own.due <= now]
+        return sorted(offset for offset, own in (self.own or {}).items() if own.due <= now)
 
     def under_deadline(self) -> RangeSet:
         """What in hand lives by the deadline of the lease: all but the records with one of their own."""

@@ -50,6 +50,8 @@ class Ledger:
         dying: intents whose dead letters are not stored yet.
         burned: attempts and errors of the few that have any.
         leases: what is in the hands of consumers.
+        removed: taken out of the stream, as far as was told, settled or not; None for nothing. It is not noted: the broker
+            tells it anew whenever it opens the stream.
         closed: nothing is leased from it, since its log cannot be read; what is in hand can be settled.
     """
 
@@ -63,6 +65,7 @@ class Ledger:
         "floor",
         "leases",
         "next",
+        "removed",
         "returned",
         "settled",
         "shard",
@@ -84,6 +87,7 @@ class Ledger:
         self.dying: dict[int, DeadLetter] = {}
         self.burned: dict[int, Burned] = {}
         self.leases: dict[int, Lease] = {}
+        self.removed: RangeSet | None = None
         self.closed = False
 
     # --- questions ---------------------------------------------------------------------------------------------------
@@ -106,17 +110,39 @@ class Ledger:
         return next((lease for lease in self.leases.values() if offset in lease.open), None)
 
     def ready(self) -> Range | None:
-        """What is to be leased next: what came back before what is new; nothing beyond `end`."""
+        """What is to be leased next: what came back before what is new; nothing beyond `end`, and nothing removed."""
         if self.closed:
             return None
         first, stop = self.returned.first() or (self.next, self.end)
         stop = min(stop, self.end)
+        if self.removed is not None and (gone := self.removed.first_from(first)) is not None:
+            stop = min(stop, gone[0])
         return (first, stop) if first < stop else None
 
     def suspect(self) -> int | None:
         """The first suspect."""
         lowest = self.suspects.first()
         return lowest[0] if lowest is not None and lowest[0] < self.end and not self.closed else None
+
+    def removed_waiting(self) -> list[Range]:
+        """What waits, and was taken out of the stream: in no hand, and not beyond records that were never leased."""
+        if self.removed is None:
+            return []
+        waiting = [*self.returned, *self.suspects, *((offset, offset + 1) for offset in sorted(self.delayed))]
+        found = [part for first, stop in waiting for part in self.removed.within(first, stop)]
+        ahead = self.removed.first_from(self.next)
+        if ahead is not None and ahead[0] == self.next < self.end:
+            found.append((self.next, min(ahead[1], self.end)))
+        return found
+
+    def removed_unsettled(self, first: int, stop: int) -> int:
+        """How many records of a range were taken out of the stream and are neither settled nor dying."""
+        gone = RangeSet.of(self.removed.within(max(first, self.floor), stop)) if self.removed is not None else RangeSet()
+        for part in self.settled:
+            gone.discard(*part)
+        for offset in self.dying:
+            gone.discard(offset, offset + 1)
+        return gone.count
 
     def attempts(self, offset: int) -> int:
         """Attempts that a record has burned."""
@@ -129,21 +155,24 @@ class Ledger:
 
     # --- steps -------------------------------------------------------------------------------------------------------
 
-    def leasable(self, source: State, first: int, stop: int) -> State:
-        """The state in which a lease has a range that waits as `source`: WAITING or SUSPECT.
+    def leasable(self, source: State, first: int, stop: int, step: Step = Step.LEASE) -> State:
+        """The state in which `step` (LEASE, DELIVER, SKIP) has a range that waits as `source`: WAITING or SUSPECT.
 
         Raises:
             IllegalStep: not all of the range waits so; nothing has changed.
         """
         place = self.suspects if source is State.SUSPECT else self.returned
         if (first == self.next and source is State.WAITING) or place.covers(first, stop):
-            return after(source, Step.LEASE)
+            return after(source, step)
         raise IllegalStep(f"{self.shard} [{first}, {stop}) is not {source.value}; nothing was changed")
 
     def lease(self, lease: Lease, source: State) -> int:
         """Takes the range of a lease from where it waits. Returns how many of it were leased before."""
-        first, stop = lease.first, lease.stop
         self.leases[lease.number] = lease
+        return self.take_off(source, lease.first, lease.stop)
+
+    def take_off(self, source: State, first: int, stop: int) -> int:
+        """Takes a leasable range from where it waits. Returns how many of it were leased before."""
         if first == self.next and source is State.WAITING:
             self.next = stop
             return 0
@@ -207,13 +236,31 @@ class Ledger:
             parts = lease.take(first, stop)
             if parts and parts[0] == (first, stop):
                 return parts
-        parts += self.returned.cut(first, stop) + self.suspects.cut(first, stop)
         for other in self.leases.values():
             parts += other.take(first, stop)
+        return list(RangeSet.of(parts + self._take_back(first, stop)))
+
+    def take_waiting(self, first: int, stop: int) -> list[Range]:
+        """Takes a range from wherever it stands but from hands; what was never leased too, and `next` moves on.
+
+        Raises:
+            IllegalStep: there are records between `next` and the range; nothing has changed.
+        """
+        if stop > self.next < first:
+            raise IllegalStep(f"{self.shard} [{first}, {stop}) lies beyond {self.next}; nothing was changed")
+        parts = self._take_back(first, stop)
+        if stop > self.next:
+            parts.append((self.next, stop))
+            self.next = stop
+        return list(RangeSet.of(parts))
+
+    def _take_back(self, first: int, stop: int) -> list[Range]:
+        """Takes a range from where it came back to from a hand."""
+        parts = self.returned.cut(first, stop) + self.suspects.cut(first, stop)
         for offset in _keys_within(self.delayed, first, stop):
             del self.delayed[offset]
             parts.append((offset, offset + 1))
-        return list(RangeSet.of(parts))
+        return parts
 
     def settle(self, first: int, stop: int) -> None:
         """Notes that a range is settled, and raises the floor if it can be."""
@@ -250,6 +297,8 @@ class Ledger:
         missed -= sum(stop - start for start, stop in self.settled.within(self.floor, first))
         missed -= len(_keys_within(self.dying, self.floor, first))
         self.take(self.floor, first)
+        if self.removed is not None:
+            self.removed.discard(0, first)
         self.next = max(self.next, first)
         self.end = max(self.end, first)
         self.settle(self.floor, first)

@@ -6,6 +6,12 @@ As the sink lives::
     {"start":1048576}                                                                 a broker starts; its leases count from it
     {"lease":17,"stream":"emails","bucket":0,"first":100,"count":50,"bytes":10500,"to":"c-ab12"}
     {"lease":18,"stream":"emails","bucket":0,"first":7,"count":1,"bytes":210,"to":"c-ab12","alone":true}   a suspect
+    {"lease":19,"stream":"emails","bucket":0,"first":150,"count":50,"bytes":4200,"to":"c-ab12","without":[[160,190]]}
+                                                                                      passed over within it: never in the hand
+    {"deliver":20,"stream":"emails","bucket":0,"first":200,"count":50,"to":"c-ab12"}  leased by a sink without acks, and so
+                                                                                      settled; may have "without" too
+    {"skip":[[250,900]],"stream":"emails","bucket":0}                                 passed over: they do not match its filter
+    {"remove":[[900,901]],"stream":"emails","bucket":0}                               passed over: taken out of the stream
     {"ack":17,"stream":"emails","bucket":0,"ranges":[[100,120],[121,150]]}            only what it newly settled
     {"drop":17,"stream":"emails","bucket":0,"ranges":[[120,121]]}
     {"release":17,"stream":"emails","bucket":0,"ranges":[[140,150]]}                  given back, no attempt burned
@@ -18,12 +24,15 @@ As the sink lives::
     {"intent":0,"stream":"emails","bucket":0,"offset":120,"attempts":5,"reason":"max_attempts","error":"…","consumer":"c-ab12"}
     {"stored":0,"stream":"emails"}                                                    the dead letter of intent 0
     {"epoch":2,"stream":"emails","bucket":0}                                          the stream was started uncleanly
-    {"trim":1000,"stream":"emails","bucket":0}                                        the log begins at 1000 now
+    {"trim":1000,"stream":"emails","bucket":0}                                        the log begins at 1000 now; "removed":
+                                                                                      so many below had been taken out of it
     {"cut":900,"stream":"emails","bucket":0}                                          the log lost what was from 900 on
+    {"forget":"emails"}                                                               the sink is over that stream no more
+    {"paused":true}                                                                   nothing is offered until it is false
 
 At the head of a segment, the state so far; the first of these makes all earlier notes void::
 
-    {"snapshot":1,"next_lease":19,"next_group":5,"next_intents":{"emails":1},"counters":{"settled":900,…}}
+    {"snapshot":1,"next_lease":19,"next_group":5,"next_intents":{"emails":1},"counters":{"settled":900,…},"paused":false}
     {"cursor":100,"stream":"emails","bucket":0,"uuid":"5c1e","epoch":1,"next":150,"settled":[[121,130]],"returned":[],
         "suspects":[],"delayed":[[120,0.05]],"burned":[[120,1,"ValueError: …",false]]}       (one line)
     {"held":17,"stream":"emails","bucket":0,"first":100,"count":50,"bytes":10500,"to":"c-ab12","open":[[140,150]],
@@ -42,6 +51,9 @@ from __future__ import annotations
 from typing import Any
 
 import orjson
+
+from dq.core.leases import Lease
+from dq.model.dead_letter import DeadLetter
 
 TEXT_CHARS_MAX = 4_096
 """Of an error or a reason: a stack trace fits, a payload by mistake in an exception does not fill the log."""
@@ -82,3 +94,30 @@ class Notebook:
 def clip(text: str) -> str:
     """A text of a client as a note can carry it: not too long, and nothing that UTF-8 has no bytes for."""
     return text[:TEXT_CHARS_MAX].encode("utf-8", "replace").decode()
+
+
+def lease_note(kind: str, lease: Lease) -> dict[str, Any]:
+    """What the notes of a lease have in common."""
+    return {
+        kind: lease.number,
+        "stream": lease.shard[0],
+        "bucket": lease.shard[1],
+        "first": lease.first,
+        "count": lease.stop - lease.first,
+        "bytes": lease.size,
+        "to": lease.hand.name,
+    }
+
+
+def letter_note(kind: str, letter: DeadLetter) -> dict[str, Any]:
+    """What the notes of an intent have in common."""
+    return {
+        kind: letter.intent,
+        "stream": letter.stream,
+        "bucket": letter.bucket,
+        "offset": letter.offset,
+        "attempts": letter.attempts,
+        "reason": letter.reason,
+        "error": letter.error,
+        "consumer": letter.consumer,
+    }

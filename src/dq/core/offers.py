@@ -46,8 +46,13 @@ class Offers:
     def __init__(self, waiting: WaitingQueue) -> None:
         self.waiting = waiting
         self.isolator: Hand | None = None
+        # Not dicts: a first entry is found in O(n) after many were moved from the front to the back.
         self._ready: OrderedDict[Shard, Ledger] = OrderedDict()
         self._suspected: OrderedDict[Shard, Ledger] = OrderedDict()
+
+    def welcome(self, hand: Hand) -> None:
+        """A consumer may be idle."""
+        self.waiting.add(hand)
 
     def wake(self, ledger: Ledger) -> None:
         """Something may be to be leased from this shard. (That nothing is any more shows when its turn comes.)"""
@@ -60,6 +65,8 @@ class Offers:
         """A shard begins anew: its old ledger is void."""
         self._ready.pop(shard, None)
         self._suspected.pop(shard, None)
+        if not self._suspected:
+            self._choose_isolator(None)
 
     def leave(self, hand: Hand) -> None:
         """A consumer is gone."""
@@ -84,7 +91,7 @@ class Offers:
                 return None
             self._ready.move_to_end(shard)
             first, stop = ready
-            return _offer(hand, ledger, first, min(stop - first, hand.credit), alone=False)
+            return make_offer(hand, ledger, first, min(stop - first, hand.credit), alone=False)
         return None
 
     def _next_alone(self) -> Offer | None:
@@ -92,10 +99,10 @@ class Offers:
         drain; the others go on, so that a few suspects do not stop everybody."""
         while True:
             if not self._suspected:
-                self.isolator = None
+                self._choose_isolator(None)
                 return None
             shard, ledger = next(iter(self._suspected.items()))
-            suspect = ledger.suspect()
+            suspect = self._suspect_of(ledger)
             if suspect is not None:
                 break
             del self._suspected[shard]
@@ -104,17 +111,24 @@ class Offers:
             return None
         if hand.records == 0:
             self._suspected.move_to_end(shard)
-            return _offer(hand, ledger, suspect, 1, alone=True)
+            return make_offer(hand, ledger, suspect, 1, alone=True)
         if self.isolator is None or not self._drains(self.isolator):
-            self.isolator = hand
+            self._choose_isolator(hand)
         return None
+
+    def _suspect_of(self, ledger: Ledger) -> int | None:
+        return ledger.suspect()
+
+    def _choose_isolator(self, hand: Hand | None) -> None:
+        self.isolator = hand
 
     def _drains(self, isolator: Hand) -> bool:
         """Whether a consumer will still take a suspect; not if it fell silent or wants no more records."""
         return isolator.alone or (isolator.credit > 0 and not isolator.silent)
 
 
-def _offer(hand: Hand, ledger: Ledger, first: int, count: int, *, alone: bool) -> Offer:
+def make_offer(hand: Hand, ledger: Ledger, first: int, count: int, *, alone: bool) -> Offer:
+    """The offer of a range, with what its records have burned."""
     if not ledger.burned or first >= ledger.next:  # what is new has burned nothing
         return Offer(hand.name, ledger.shard, first, count, alone, None, None)
     burned = ledger.burned_within(first, first + count)

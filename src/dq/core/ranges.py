@@ -95,6 +95,14 @@ class RangeSet:
         """The lowest range, None where there is none."""
         return (self._edges[0], self._edges[1]) if self._edges else None
 
+    def first_from(self, offset: int) -> Range | None:
+        """The lowest range at `offset` or beyond, without what of it lies below."""
+        edges = self._edges
+        place = bisect_right(edges, offset)
+        if place & 1:
+            return offset, edges[place]
+        return (edges[place], edges[place + 1]) if place < len(edges) else None
+
     def pop_first(self, count: int) -> Range | None:
         """Takes out the lowest range, or its first `count` offsets where it is longer."""
         if not self._edges or count < 1:

@@ -10,18 +10,33 @@ from dataclasses import asdict, fields
 from math import inf
 from typing import Any
 
-from dq.core.book import Book, Counters, lease_note, letter_note
+from dq.core.book import Book
+from dq.core.counters import Counters
 from dq.core.leases import Lease, Own, Shard
 from dq.core.ledger import Burned, Ledger
+from dq.core.note_values import (
+    COUNT_MAX,
+    Note,
+    as_count,
+    as_flag,
+    as_ranges,
+    as_seconds,
+    as_text,
+    check_offsets,
+    count_of,
+    demand,
+    flag_of,
+    ranges_of,
+    ranges_within,
+    text_of,
+)
+from dq.core.notes import lease_note, letter_note
 from dq.core.ranges import Range, RangeSet
 from dq.core.states import IllegalStep, State
 from dq.errors import Damaged
 from dq.model.dead_letter import DeadLetter
 from dq.model.names import check_name
 from dq.model.shown import shown
-
-Note = dict[str, Any]
-_COUNT_MAX = 1 << 62  # of an offset or a number: with it sums still fit into the 64 bits of a snapshot
 
 
 def replay(book: Book, note: Note) -> bool:
@@ -48,7 +63,8 @@ def replay(book: Book, note: Note) -> bool:
 def snapshot(book: Book) -> list[bytes]:
     """Notes that rebuild the whole state, the first of which makes all earlier ones void."""
     head: Note = {"snapshot": 1, "next_lease": book.next_lease, "next_group": book.next_group}
-    notes = [head | {"next_intents": book.next_intents, "counters": asdict(book.counters)}]
+    head |= {"next_intents": book.next_intents, "counters": asdict(book.counters), "paused": book.paused}
+    notes = [head]
     notes += [_cursor_note(ledger) for _, ledger in sorted(book.ledgers.items())]
     for _, lease in sorted(book.leases.items()):
         left = sorted(offset for offset, own in (lease.own or {}).items() if own.left)
@@ -83,7 +99,7 @@ def _cursor_note(ledger: Ledger) -> Note:
 
 
 def _shard(note: Note) -> Shard:
-    return _text(note, "stream"), _count(note, "bucket")
+    return text_of(note, "stream"), count_of(note, "bucket")
 
 
 def _ledger(book: Book, note: Note) -> Ledger:
@@ -92,81 +108,15 @@ def _ledger(book: Book, note: Note) -> Ledger:
 
 def _lease(book: Book, note: Note, kind: str) -> Lease:
     """The lease that the note is about, of the shard that it names."""
-    lease = book.leases[_count(note, kind)]
-    _demand(lease.shard == _shard(note), "its lease is of another shard")
+    lease = book.leases[count_of(note, kind)]
+    demand(lease.shard == _shard(note), "its lease is of another shard")
     return lease
 
 
 def _span(note: Note) -> Range:
-    first, count = _count(note, "first"), _count(note, "count")
-    _demand(count > 0 and first + count <= _COUNT_MAX, "its range is none")
+    first, count = count_of(note, "first"), count_of(note, "count")
+    demand(count > 0 and first + count <= COUNT_MAX, "its range is none")
     return first, first + count
-
-
-def _ranges(note: Note, key: str = "ranges") -> list[Range]:
-    return _as_ranges(note[key])
-
-
-# --- values, read with suspicion: a checksum can be right over nonsense ----------------------------------------------
-
-
-def _demand(met: bool, otherwise: str) -> None:
-    if not met:
-        raise ValueError(otherwise)
-
-
-def _as_count(value: Any) -> int:
-    if type(value) is not int or not 0 <= value <= _COUNT_MAX:
-        raise ValueError(f"{shown(value)} is no offset and no number")
-    return value
-
-
-def _as_text(value: Any) -> str:
-    if type(value) is not str:
-        raise ValueError(f"{shown(value)} is no text")
-    return value
-
-
-def _as_seconds(value: Any) -> float:
-    if type(value) not in (int, float) or not value >= 0:
-        raise ValueError(f"{shown(value)} is no time")
-    return value  # type: ignore[no-any-return]
-
-
-def _as_flag(value: Any) -> bool:
-    if type(value) is not bool:
-        raise ValueError(f"{shown(value)} is neither true nor false")
-    return value
-
-
-def _as_ranges(values: Any) -> list[Range]:
-    """Two counts each, the first not above the second."""
-    ranges = [(_as_count(first), _as_count(stop)) for first, stop in values]
-    if any(first > stop for first, stop in ranges):
-        raise ValueError(f"{shown(values)} are no ranges")
-    return ranges
-
-
-def _count(note: Note, key: str) -> int:
-    return _as_count(note[key])
-
-
-def _text(note: Note, key: str) -> str:
-    return _as_text(note[key])
-
-
-def _flag(note: Note, key: str) -> bool:
-    return _as_flag(note.get(key, False))
-
-
-def _within(ranges: list[Range], first: int, stop: int) -> RangeSet:
-    if not all(first <= low and high <= stop for low, high in ranges):
-        raise ValueError(f"{shown(ranges)} are not all in {first} to {stop}")
-    return RangeSet.of(ranges)
-
-
-def _offsets_within(offsets: list[int], first: int, stop: int) -> None:
-    _within([(offset, offset + 1) for offset in offsets], first, stop)
 
 
 # --- one function a kind ---------------------------------------------------------------------------------------------
@@ -175,57 +125,82 @@ def _offsets_within(offsets: list[int], first: int, stop: int) -> None:
 def _replay_snapshot(book: Book, note: Note) -> None:
     fresh = Book()
     fresh.notes = book.notes
-    fresh.next_lease = _count(note, "next_lease")
-    fresh.next_group = _count(note, "next_group")
-    fresh.next_intents = {stream: _as_count(intent) for stream, intent in dict(note["next_intents"]).items()}
+    fresh.next_lease = count_of(note, "next_lease")
+    fresh.next_group = count_of(note, "next_group")
+    fresh.next_intents = {stream: as_count(intent) for stream, intent in dict(note["next_intents"]).items()}
     known = {field.name for field in fields(Counters)}
-    counters = {name: _as_count(count) for name, count in dict(note["counters"]).items() if name in known}
+    counters = {name: as_count(count) for name, count in dict(note["counters"]).items() if name in known}
     fresh.counters = Counters(**counters)
+    fresh.paused = flag_of(note, "paused")
     vars(book).update(vars(fresh))  # what stood before a snapshot is in it
 
 
 def _replay_cursor(book: Book, note: Note) -> None:
     stream, bucket = _shard(note)
-    floor, uuid, epoch = _count(note, "cursor"), _text(note, "uuid"), _count(note, "epoch")
+    floor, uuid, epoch = count_of(note, "cursor"), text_of(note, "uuid"), count_of(note, "epoch")
     ledger = book.cursor((check_name("stream", stream), bucket), floor, uuid, epoch)
     if "next" in note:
-        ledger.next = stop = _count(note, "next")
-        _demand(floor <= stop, "its records were leased up to before its cursor")
-        ledger.settled = _within(_ranges(note, "settled"), floor, stop)
-        ledger.returned = _within(_ranges(note, "returned"), floor, stop)
-        ledger.suspects = _within(_ranges(note, "suspects"), floor, stop)
-        ledger.delayed = {_as_count(offset): _as_seconds(delay) for offset, delay in note["delayed"]}
-        ledger.burned = {_as_count(offset): _burned(*burned) for offset, *burned in note["burned"]}
-        _offsets_within([*ledger.delayed, *ledger.burned], floor, stop)
+        ledger.next = stop = count_of(note, "next")
+        demand(floor <= stop, "its records were leased up to before its cursor")
+        ledger.settled = ranges_within(ranges_of(note, "settled"), floor, stop)
+        ledger.returned = ranges_within(ranges_of(note, "returned"), floor, stop)
+        ledger.suspects = ranges_within(ranges_of(note, "suspects"), floor, stop)
+        ledger.delayed = {as_count(offset): as_seconds(delay) for offset, delay in note["delayed"]}
+        ledger.burned = {as_count(offset): _burned(*burned) for offset, *burned in note["burned"]}
+        check_offsets([*ledger.delayed, *ledger.burned], floor, stop)
 
 
 def _burned(attempts: Any, error: Any, deadly: Any) -> Burned:
-    return Burned(_as_count(attempts), _as_text(error), _as_flag(deadly))
+    return Burned(as_count(attempts), as_text(error), as_flag(deadly))
 
 
 def _replay_epoch(book: Book, note: Note) -> None:
-    book.raise_epoch(_ledger(book, note), _count(note, "epoch"))
+    book.raise_epoch(_ledger(book, note), count_of(note, "epoch"))
 
 
 def _replay_lease(book: Book, note: Note) -> None:
-    ledger, number, (first, stop) = _ledger(book, note), _count(note, "lease"), _span(note)
-    _demand(number >= book.next_lease, "its lease was given out before")
+    ledger, number, (first, stop) = _ledger(book, note), count_of(note, "lease"), _span(note)
+    demand(number >= book.next_lease, "its lease was given out before")
     # The end of a delay is not noted: that a record was leased shows that its delay was over.
     ledger.end_delays(first, stop)
-    source = State.SUSPECT if _flag(note, "alone") else State.WAITING
+    source = State.SUSPECT if flag_of(note, "alone") else State.WAITING
     book.next_lease = number
-    book.lease(book.hand(_text(note, "to")), ledger, source, first, stop, _count(note, "bytes"))
+    without = _without(note, first, stop)
+    book.lease(book.hand(text_of(note, "to")), ledger, source, first, stop, count_of(note, "bytes"), without)
+
+
+def _without(note: Note, first: int, stop: int) -> list[Range]:
+    """What a lease passes over. It leaves one record at the least."""
+    without = ranges_within(ranges_of(note, "without") if "without" in note else [], first, stop)
+    demand(without.count < stop - first, "its lease has no record")
+    return list(without)
+
+
+def _replay_deliver(book: Book, note: Note) -> None:
+    ledger, number, (first, stop) = _ledger(book, note), count_of(note, "deliver"), _span(note)
+    demand(number >= book.next_lease, "its lease was given out before")
+    consumer, without = text_of(note, "to"), _without(note, first, stop)
+    book.next_lease = number
+    book.deliver(consumer, ledger, first, stop, without)
+
+
+def _passer(kind: str) -> Callable[[Book, Note], None]:
+    def pass_over(book: Book, note: Note) -> None:
+        ledger, ranges = _ledger(book, note), ranges_of(note, kind)
+        book.pass_over(kind, ledger, ranges)
+
+    return pass_over
 
 
 def _replay_held(book: Book, note: Note) -> None:
-    ledger, number, (first, stop) = _ledger(book, note), _count(note, "held"), _span(note)
-    _demand(number < book.next_lease and number not in book.leases, "its lease is known already, or not yet")
-    _demand(stop <= ledger.next, "its lease reaches beyond what was leased")
-    still = _within(_ranges(note, "open"), first, stop)
-    left = [_as_count(offset) for offset in note["left"]]
-    _demand(all(offset in still for offset in left), "it left what it did not have")
-    state = State.ISOLATED if _flag(note, "alone") else State.LEASED
-    lease = Lease(number, book.hand(_text(note, "to")), ledger.shard, first, stop, _count(note, "bytes"), state)
+    ledger, number, (first, stop) = _ledger(book, note), count_of(note, "held"), _span(note)
+    demand(number < book.next_lease and number not in book.leases, "its lease is known already, or not yet")
+    demand(stop <= ledger.next, "its lease reaches beyond what was leased")
+    still = ranges_within(ranges_of(note, "open"), first, stop)
+    left = [as_count(offset) for offset in note["left"]]
+    demand(all(offset in still for offset in left), "it left what it did not have")
+    state = State.ISOLATED if flag_of(note, "alone") else State.LEASED
+    lease = Lease(number, book.hand(text_of(note, "to")), ledger.shard, first, stop, count_of(note, "bytes"), state)
     lease.hand.records -= lease.open.count
     lease.open = still
     lease.hand.records += lease.open.count
@@ -234,9 +209,9 @@ def _replay_held(book: Book, note: Note) -> None:
 
 
 def _replay_ended(book: Book, note: Note) -> None:
-    ledger, number, (first, stop) = _ledger(book, note), _count(note, "ended"), _span(note)
-    _demand(number < book.next_lease and number not in book.leases, "its lease has not ended")
-    lease = Lease(number, book.hand(_text(note, "to")), ledger.shard, first, stop, 0, State.LEASED)
+    ledger, number, (first, stop) = _ledger(book, note), count_of(note, "ended"), _span(note)
+    demand(number < book.next_lease and number not in book.leases, "its lease has not ended")
+    lease = Lease(number, book.hand(text_of(note, "to")), ledger.shard, first, stop, 0, State.LEASED)
     lease.take(first, stop)
     lease.end()
     book.ended[lease.number] = lease
@@ -244,93 +219,105 @@ def _replay_ended(book: Book, note: Note) -> None:
 
 def _settler(kind: str) -> Callable[[Book, Note], None]:
     def settle(book: Book, note: Note) -> None:
-        ledger, number = _ledger(book, note), _count(note, kind)
+        ledger, number = _ledger(book, note), count_of(note, kind)
         lease = book.leases.get(number) or book.ended.get(number)
-        _demand(lease is None or lease.shard == ledger.shard, "its lease is of another shard")
-        book.settle(kind, number, ledger, lease, _ranges(note))
+        demand(lease is None or lease.shard == ledger.shard, "its lease is of another shard")
+        book.settle(kind, number, ledger, lease, ranges_of(note))
 
     return settle
 
 
 def _replay_release(book: Book, note: Note) -> None:
-    book.release(_ledger(book, note), _lease(book, note, "release"), _ranges(note))
+    book.release(_ledger(book, note), _lease(book, note, "release"), ranges_of(note))
 
 
 def _replay_retry(book: Book, note: Note) -> None:
-    lease, offset, after = _lease(book, note, "retry"), _count(note, "offset"), _as_seconds(note["after"])
-    book.retry(_ledger(book, note), lease, offset, after, _text(note, "error"), deadly=_flag(note, "deadly"))
+    lease, offset, after = _lease(book, note, "retry"), count_of(note, "offset"), as_seconds(note["after"])
+    book.retry(_ledger(book, note), lease, offset, after, text_of(note, "error"), deadly=flag_of(note, "deadly"))
 
 
 def _replay_overdue(book: Book, note: Note) -> None:
-    book.overdue(_ledger(book, note), _lease(book, note, "overdue"), _count(note, "offset"), _text(note, "error"))
+    book.overdue(_ledger(book, note), _lease(book, note, "overdue"), count_of(note, "offset"), text_of(note, "error"))
 
 
 def _replay_lost(book: Book, note: Note) -> None:
-    book.lose(_ledger(book, note), _lease(book, note, "lost"), _count(note, "offset"), _text(note, "error"))
+    book.lose(_ledger(book, note), _lease(book, note, "lost"), count_of(note, "offset"), text_of(note, "error"))
 
 
 def _replay_suspect(book: Book, note: Note) -> None:
-    lease, ranges = _lease(book, note, "lease"), _ranges(note)
-    book.suspect(_count(note, "suspect"), _ledger(book, note), lease, ranges, _text(note, "error"))
+    lease, ranges = _lease(book, note, "lease"), ranges_of(note)
+    book.suspect(count_of(note, "suspect"), _ledger(book, note), lease, ranges, text_of(note, "error"))
 
 
 def _replay_cleared(book: Book, note: Note) -> None:
-    book.clear(_count(note, "cleared"))
+    book.clear(count_of(note, "cleared"))
 
 
 def _replay_abandon(book: Book, note: Note) -> None:
-    lease, offset = book.leases[_count(note, "abandon")], _count(note, "offset")
-    _demand(offset in lease.open, "it left what it did not have")
+    lease, offset = book.leases[count_of(note, "abandon")], count_of(note, "offset")
+    demand(offset in lease.open, "it left what it did not have")
     book.abandon(lease, offset)
 
 
 def _letter(book: Book, note: Note, kind: str) -> DeadLetter:
-    stream, bucket = _ledger(book, note).shard
-    intent, offset = _count(note, kind), _count(note, "offset")
-    _demand((stream, intent) not in book.intents, "its intent is known already")
-    texts = {name: _text(note, name) for name in ("reason", "error", "consumer")}
-    return DeadLetter(intent=intent, stream=stream, bucket=bucket, offset=offset, attempts=_count(note, "attempts"), **texts)
+    stream, bucket = _shard(note)
+    intent, offset = count_of(note, kind), count_of(note, "offset")
+    demand((stream, intent) not in book.intents, "its intent is known already")
+    texts = {name: text_of(note, name) for name in ("reason", "error", "consumer")}
+    return DeadLetter(intent=intent, stream=stream, bucket=bucket, offset=offset, attempts=count_of(note, "attempts"), **texts)
 
 
 def _replay_intent(book: Book, note: Note) -> None:
     ledger = _ledger(book, note)
-    book.intend(ledger, ledger.holder(_count(note, "offset")), _letter(book, note, "intent"))
+    book.intend(ledger, ledger.holder(count_of(note, "offset")), _letter(book, note, "intent"))
 
 
 def _replay_dying(book: Book, note: Note) -> None:
-    ledger, letter = _ledger(book, note), _letter(book, note, "dying")
-    if _flag(note, "stray"):
+    letter = _letter(book, note, "dying")
+    if flag_of(note, "stray"):  # maybe of a stream that the sink is over no more
+        check_name("stream", letter.stream)
         book.enter_intent(None, letter)
         return
+    ledger = _ledger(book, note)
     # It may lie below the floor: what is trimmed while it dies is still to be stored.
-    _demand(letter.offset < ledger.next and letter.offset not in ledger.dying, "no such record can die")
+    demand(letter.offset < ledger.next and letter.offset not in ledger.dying, "no such record can die")
     book.enter_intent(ledger, letter)
 
 
 def _replay_stored(book: Book, note: Note) -> None:
-    book.stored(_text(note, "stream"), _count(note, "stored"))
+    book.stored(text_of(note, "stream"), count_of(note, "stored"))
 
 
 def _replay_cut(book: Book, note: Note) -> None:
-    book.cut_back(_ledger(book, note), _count(note, "cut"))
+    book.cut_back(_ledger(book, note), count_of(note, "cut"))
 
 
 def _replay_start(book: Book, note: Note) -> None:
-    number = _count(note, "start")
-    _demand(number >= book.next_lease, "its leases were given out before")
+    number = count_of(note, "start")
+    demand(number >= book.next_lease, "its leases were given out before")
     book.start(number)
 
 
 def _replay_trim(book: Book, note: Note) -> None:
-    book.trim(_ledger(book, note), _count(note, "trim"))
+    book.trim(_ledger(book, note), count_of(note, "trim"), as_count(note.get("removed", 0)))
+
+
+def _replay_forget(book: Book, note: Note) -> None:
+    stream = text_of(note, "forget")
+    demand(any(shard[0] == stream for shard in book.ledgers), "the sink is not over that stream")
+    book.forget_stream(stream)
+
+
+def _replay_paused(book: Book, note: Note) -> None:
+    book.pause(as_flag(note["paused"]))
 
 
 def _replay_group(book: Book, note: Note) -> None:
     members = {
-        (_as_text(stream), _as_count(bucket)): RangeSet.of(_as_ranges(ranges)) for stream, bucket, ranges in note["members"]
+        (as_text(stream), as_count(bucket)): RangeSet.of(as_ranges(ranges)) for stream, bucket, ranges in note["members"]
     }
-    _demand(all(shard in book.ledgers for shard in members), "it has members of a shard that is not known")
-    book.groups[_count(note, "group")] = members
+    demand(all(shard in book.ledgers for shard in members), "it has members of a shard that is not known")
+    book.groups[count_of(note, "group")] = members
 
 
 _KINDS: dict[str, Callable[[Book, Note], None]] = {
@@ -339,18 +326,23 @@ _KINDS: dict[str, Callable[[Book, Note], None]] = {
     "cleared": _replay_cleared,
     "cursor": _replay_cursor,
     "cut": _replay_cut,
+    "deliver": _replay_deliver,
     "drop": _settler("drop"),
     "dying": _replay_dying,
     "ended": _replay_ended,
     "epoch": _replay_epoch,
+    "forget": _replay_forget,
     "group": _replay_group,
     "held": _replay_held,
     "intent": _replay_intent,
     "lease": _replay_lease,
     "lost": _replay_lost,
     "overdue": _replay_overdue,
+    "paused": _replay_paused,
     "release": _replay_release,
+    "remove": _passer("remove"),
     "retry": _replay_retry,
+    "skip": _passer("skip"),
     "snapshot": _replay_snapshot,
     "start": _replay_start,
     "stored": _replay_stored,

@@ -26,7 +26,8 @@ from dq.core.deadlines import Deadlines
 from dq.core.leases import Hand, Lease, Own, Shard
 from dq.core.ledger import Ledger
 from dq.core.offers import Offers
-from dq.core.ranges import Range
+from dq.core.ordering import OrderedOffers, out_of_order
+from dq.core.ranges import Range, RangeSet
 from dq.core.retry import backoff, longest_backoff
 from dq.core.states import Step
 from dq.core.waiting import WaitingQueue
@@ -53,17 +54,20 @@ class Rules:
     Attributes:
         book: the lasting state.
         offers: who gets what next.
-        deadlines: by ("look", consumer), ("back", consumer) or ("ready", shard, offset).
+        deadlines: by ("look", consumer), ("stale", consumer), ("back", consumer) or ("ready", shard, offset).
         silenced: consumers that fell silent and have not been asked yet.
+        stale: consumers that stayed silent and have not been told of yet.
     """
 
     def __init__(self, settings: SinkSettings, limits: Limits, jitter: Random) -> None:
         self._settings = settings
         self._jitter = jitter
         self.book = Book()
-        self.offers = Offers(WaitingQueue(limits.prefetch_bytes_max))
+        waiting = WaitingQueue(limits.prefetch_bytes_max)
+        self.offers = OrderedOffers(waiting) if settings.ordered else Offers(waiting)
         self.deadlines: Deadlines[tuple[Any, ...]] = Deadlines()
         self.silenced: list[str] = []
+        self.stale: list[str] = []
 
     # --- attempts ----------------------------------------------------------------------------------------------------
 
@@ -126,7 +130,8 @@ class Rules:
             for lease, ranges in lost:
                 ledger = self.book.ledgers[lease.shard]
                 self.book.suspect(number, ledger, lease, ranges, reason.replace("_", " "))
-                self.freed(ledger, hand)
+            for lease, _ in lost:
+                self.freed(self.book.ledgers[lease.shard], hand)
 
     def _clear(self, group: int) -> None:
         ledgers = [self.book.ledgers[shard] for shard in self.book.groups[group]]
@@ -145,6 +150,7 @@ class Rules:
         """A consumer is gone, and has nothing in hand any more."""
         del self.book.hands[hand.name]
         self.deadlines.cancel(("look", hand.name))
+        self.deadlines.cancel(("stale", hand.name))
         self.offers.leave(hand)
 
     # --- shards ------------------------------------------------------------------------------------------------------
@@ -166,13 +172,63 @@ class Rules:
                     )
                 cursor = start.end
         # What was told of the end before may not be true any more; what is there now is told anew.
-        ledger.end = min([ledger.end, *(start.end for start in starts if start.epoch > ledger.epoch)])
+        ends = [start.end for start in starts if start.epoch > ledger.epoch]
+        ledger.end = min([ledger.end, *ends])
+        if ledger.removed is not None and ends:
+            ledger.removed = RangeSet.of(ledger.removed.within(0, min(ends)))
         gone = self.book.cut_back(ledger, cursor)
         if gone:
-            self.freed_many()
-            self.offers.wake(ledger)
+            self.changed(ledger)
         self.book.raise_epoch(ledger, epoch)
         return gone
+
+    def changed(self, ledger: Ledger) -> None:
+        """Anything may have happened to the records of a shard, and to the hands that held them."""
+        self.sweep(ledger)
+        self.freed_many()
+        self.offers.wake(ledger)
+
+    def trim(self, ledger: Ledger, first: int) -> int:
+        """The log of a shard begins at `first` now. Returns how many records were missed."""
+        before = ledger.floor
+        missed = self.book.trim(ledger, first, ledger.removed_unsettled(before, first))
+        if ledger.floor > before:
+            self.changed(ledger)
+        return missed
+
+    def sweep(self, ledger: Ledger) -> int:
+        """Settles what was taken out of the stream and is in no hand. Returns how many records that were."""
+        waiting = ledger.removed_waiting()
+        return self.book.pass_over("remove", ledger, waiting) if waiting else 0
+
+    def keep_order(self, ledger: Ledger) -> None:
+        """Gives back what is in a hand beyond a record that is not."""
+        for lease, ranges in out_of_order(ledger):
+            self.book.release(ledger, lease, ranges)
+
+    def removed(self, ledger: Ledger, ranges: Sequence[Range]) -> int:
+        """Records are taken out of the stream. What of them is in a hand, or not committed yet, is settled when its time
+        comes. Returns how many are settled at once."""
+        known = ledger.removed if ledger.removed is not None else RangeSet()
+        if not sum([known.add(first, stop) for first, stop in ranges]):
+            return 0
+        ledger.removed = known
+        count = self.sweep(ledger)
+        self.offers.wake(ledger)
+        return count
+
+    def seek(self, ledger: Ledger, offset: int) -> None:
+        """A shard begins anew at `offset`: of what was known of its records, only those taken out of the stream count on."""
+        self.forget_shard(ledger)
+        fresh = self.book.cursor(ledger.shard, offset, ledger.uuid, ledger.epoch)
+        fresh.end, fresh.closed, fresh.removed = ledger.end, ledger.closed, ledger.removed
+        self.changed(fresh)
+
+    def forget_shard(self, ledger: Ledger) -> None:
+        """Nothing is offered of a ledger any more, and none of its delays is waited for."""
+        self.offers.forget(ledger.shard)
+        for offset in ledger.delayed:
+            self.deadlines.cancel(("ready", ledger.shard, offset))
 
     # --- deadlines ---------------------------------------------------------------------------------------------------
 
@@ -208,19 +264,32 @@ class Rules:
             if now - hand.heard >= self._settings.ack_grace and not hand.silent:
                 hand.silent = True
                 self.silenced.append(consumer)
+                self.deadlines.set(("stale", consumer), now + self._settings.ack_grace)
             self.lose(hand, lost, EXPIRED, now)
         for lease in over:
             lease.deadline = now + self._settings.ack_grace  # what is left of it lives by deadlines of its own
         late = [(lease, offset) for lease in leases for offset in lease.overdue(now)]
         for lease, offset in late:
-            self.burn(lease, offset, Step.OVERDUE, EXPIRED, EXPIRED.replace("_", " "), now)
+            if offset in lease.open:  # else it was given back, to wait for one before it
+                self.burn(lease, offset, Step.OVERDUE, EXPIRED, EXPIRED.replace("_", " "), now)
         self.watch(hand)
         return len(lost) + len(late)
 
+    def still_silent(self, now: float, consumer: str) -> int:
+        """A consumer that fell silent had another `ack_grace` to be heard of. One that asked for more time is given it."""
+        hand = self.book.hands.get(consumer)
+        if hand is None or not hand.silent:
+            return 0
+        if hand.records:
+            self.deadlines.set(("stale", consumer), now + self._settings.ack_grace)
+            return 0
+        self.stale.append(consumer)
+        return 1
+
     def delay_over(self, now: float, shard: Shard, offset: int) -> int:
         """The delay of a record is over, unless it was settled or leased meanwhile."""
-        ledger = self.book.ledgers[shard]
-        if offset not in ledger.delayed:
+        ledger = self.book.ledgers.get(shard)
+        if ledger is None or offset not in ledger.delayed:
             return 0
         ledger.ready_now(offset)
         self.offers.wake(ledger)
@@ -228,10 +297,14 @@ class Rules:
 
     def freed(self, ledger: Ledger, hand: Hand) -> None:
         """Records left a hand: it may be idle again, and they may wait again."""
-        self.offers.waiting.add(hand)
+        if self._settings.ordered:
+            self.keep_order(ledger)
+        if ledger.removed is not None:
+            self.sweep(ledger)
+        self.offers.welcome(hand)
         self.offers.wake(ledger)
 
     def freed_many(self) -> None:
         """Records left any hands."""
         for hand in self.book.hands.values():
-            self.offers.waiting.add(hand)
+            self.offers.welcome(hand)

@@ -2,7 +2,8 @@
 
 ::
 
-                            ack · drop, from anywhere but dying
+                            ack · drop, from anywhere but dying; deliver, from waiting;
+                            skip, from where it is in no hand: waiting, delayed, suspect
               ┌──────────────────────────────────────────────────────────────┐
               │                                                              ▼
     committed │          lease               ack · drop                ┌─────────┐
@@ -24,7 +25,10 @@
 - SUSPECT: it was in the hand of a consumer that died or fell silent. It waits to be leased alone.
 - ISOLATED: in the hand of a consumer that has nothing else. What goes wrong now is its own doing.
 - DYING: the intent to dead-letter it is written; the dead letter is on its way and cannot be called back.
-- SETTLED: over, for this sink.
+- SETTLED: over, for this sink. (A sink that is sought back begins its shard anew; this is of one such life.)
+
+An ordered sink has the same table. There a record that is delayed or a suspect holds back all behind it: what of them
+was in a hand is released (`ordering.py`), and an ack counts only from the lease that has the record in hand.
 
 A step that is not in the table is refused with `IllegalStep`, and nothing has changed.
 """
@@ -61,6 +65,10 @@ class Step(Enum):
     """Done. It may come late: after the lease was lost, while the record waits or is in another's hand."""
     DROP = "drop"
     """Not to be done. As an ack for the broker, told apart in the log."""
+    SKIP = "skip"
+    """Not for this sink: it does not match its filter, or was taken out of the stream. Settled unseen."""
+    DELIVER = "deliver"
+    """It goes to a consumer of a sink without acks, and is settled as it goes."""
     RELEASE = "release"
     """Given back unstarted; no attempt is burned."""
     RETRY = "retry"
@@ -86,7 +94,13 @@ class Step(Enum):
 _S = State
 
 STEPS: dict[State, dict[Step, State]] = {
-    State.WAITING: {Step.LEASE: _S.LEASED, Step.ACK: _S.SETTLED, Step.DROP: _S.SETTLED},
+    State.WAITING: {
+        Step.LEASE: _S.LEASED,
+        Step.DELIVER: _S.SETTLED,
+        Step.SKIP: _S.SETTLED,
+        Step.ACK: _S.SETTLED,
+        Step.DROP: _S.SETTLED,
+    },
     State.LEASED: {
         Step.ACK: _S.SETTLED,
         Step.DROP: _S.SETTLED,
@@ -100,10 +114,17 @@ STEPS: dict[State, dict[Step, State]] = {
     State.DELAYED: {
         Step.READY: _S.WAITING,
         Step.READY_ALONE: _S.SUSPECT,
+        Step.SKIP: _S.SETTLED,
         Step.ACK: _S.SETTLED,
         Step.DROP: _S.SETTLED,
     },
-    State.SUSPECT: {Step.LEASE: _S.ISOLATED, Step.CLEAR: _S.WAITING, Step.ACK: _S.SETTLED, Step.DROP: _S.SETTLED},
+    State.SUSPECT: {
+        Step.LEASE: _S.ISOLATED,
+        Step.CLEAR: _S.WAITING,
+        Step.SKIP: _S.SETTLED,
+        Step.ACK: _S.SETTLED,
+        Step.DROP: _S.SETTLED,
+    },
     State.ISOLATED: {
         Step.ACK: _S.SETTLED,
         Step.DROP: _S.SETTLED,

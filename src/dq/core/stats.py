@@ -61,15 +61,20 @@ class SinkStats:
 
     Attributes:
         shards, consumers: each of them.
-        settled: acked, dropped, or dead-lettered and stored.
+        paused: nothing is offered until it is resumed.
+        settled: acked, dropped, or dead-lettered and stored; by a sink without acks, handed out. What was passed over unseen
+            is counted apart: what the cursor has passed is settled + filtered + removed + missed.
         dropped: those of the settled that were dropped.
+        filtered: passed over, as they do not match the sink's filter.
+        removed: passed over, as they were taken out of the stream.
         redelivered: leased once more.
         retried: failed in a handler.
         lost: in hand alone when their consumer was lost.
         dead_lettered: stored as dead letters.
         missed: trimmed before they were settled.
         cut_back: given out, and lost by their stream since, as its durability allows.
-        late_acks: acked when they were settled already.
+        late_acks: acked when they were settled already, or void since a seek; of an ordered sink, by a lease that does not
+            hold them.
         ignored: acks and other words about records that the consumer does not have.
         notes_unknown: notes of the log that this version does not know.
     """
@@ -77,8 +82,11 @@ class SinkStats:
     name: str
     shards: dict[Shard, ShardStats]
     consumers: dict[str, ConsumerStats]
+    paused: bool
     settled: int
     dropped: int
+    filtered: int
+    removed: int
     redelivered: int
     retried: int
     lost: int
@@ -97,8 +105,11 @@ def sink_stats(name: str, book: Book, notes_unknown: int) -> SinkStats:
         name=name,
         shards={shard: _shard_stats(ledger) for shard, ledger in book.ledgers.items()},
         consumers={consumer: _consumer_stats(hand) for consumer, hand in book.hands.items()},
+        paused=book.paused,
         settled=counters.settled,
         dropped=counters.dropped,
+        filtered=counters.filtered,
+        removed=counters.removed,
         redelivered=counters.redelivered,
         retried=counters.retried,
         lost=counters.lost,
@@ -112,8 +123,10 @@ def sink_stats(name: str, book: Book, notes_unknown: int) -> SinkStats:
 
 
 def _shard_stats(ledger: Ledger) -> ShardStats:
+    never = ledger.removed.within(ledger.next, ledger.end) if ledger.removed is not None else []
+    new = max(ledger.end - ledger.next, 0) - sum(stop - first for first, stop in never)
     return ShardStats(
-        waiting=max(ledger.end - ledger.next, 0) + ledger.returned.count + ledger.suspects.count,
+        waiting=new + ledger.returned.count + ledger.suspects.count,
         in_hand=sum(lease.open.count for lease in ledger.leases.values()),
         delayed=len(ledger.delayed),
         suspect=ledger.suspects.count,

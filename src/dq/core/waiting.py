@@ -50,6 +50,11 @@ class WaitingQueue:
                 return hand
         return None
 
+    def serve(self, hand: Hand) -> None:
+        """Sends a hand to the back, as `next` does: it was served out of turn."""
+        if hand.name in self._hands:
+            self._hands.move_to_end(hand.name)
+
     def least(self) -> Hand | None:
         """The idle hand that has the fewest records; of equals, the one that waits longest. O(n), for suspects only."""
         idle = [hand for hand in self._hands.values() if self.idle(hand)]

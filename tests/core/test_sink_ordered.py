@@ -2,10 +2,10 @@
 
 import pytest
 
-from conftest import EMAILS
 from dq.core.ordering import owner_of
 from dq.core.states import IllegalStep
 
+EMAILS = ("emails", 0)
 NEWS = ("news", 0)
 
 

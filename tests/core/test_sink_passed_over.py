@@ -3,10 +3,11 @@
 import orjson
 import pytest
 
-from conftest import EMAILS
+from dq.core.sink import ShardStart
 from dq.core.states import IllegalStep
 from dq.errors import InUse
 
+EMAILS = ("emails", 0)
 both = pytest.mark.parametrize("snapshot", [False, True], ids=["notes", "snapshot"])
 
 
@@ -241,8 +242,6 @@ def test_what_is_trimmed_after_it_was_removed_is_not_missed(desk, snapshot):
 
 
 def test_what_was_removed_from_an_end_that_was_lost_says_nothing_of_what_stands_there_next(desk):
-    from dq.core.sink import ShardStart
-
     desk.commit(10)
     desk.core.removed(EMAILS, [(2, 3), (8, 9)])
     desk.core.add_shard(EMAILS, 0, "uuid-1", 2, [ShardStart(2, 6, True)])

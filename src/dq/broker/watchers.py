@@ -209,6 +209,8 @@ def _shown(fields: dict[str, Any]) -> dict[str, Any]:
     for name, shown_as in (("id", "client"), ("publisher", "client")):
         if type(fields.get(name)) is str:
             shown[shown_as] = fields[name][:_CHARS_MAX]
+    if type(fields.get("number")) is int:  # of what is said, or answered; a number of ours counts the envelopes
+        shown["said"] = max(fields["number"], 0)
     ranges = fields.get("ranges")
     if isinstance(ranges, list):
         shown["ranges"] = len(ranges)

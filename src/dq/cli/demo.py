@@ -9,6 +9,7 @@ from pathlib import Path
 from dq.cli.arguments import Parser, whole_number
 from dq.demo.run import Options, run_demo
 from dq.demo.source import default_data
+from dq.demo.step import run_step
 
 _PROCESSES_MAX = 64
 _EPILOG = """\
@@ -27,6 +28,10 @@ def run(arguments: list[str]) -> int:
     """Parses the options and runs it."""
     parser = _parser()
     given = parser.parse_args(arguments)
+    if given.step:
+        if given.json:
+            parser.error("--step is for people: it has no --json")
+        return run_step()
     if given.input is not None and given.input != "-" and not os.path.exists(given.input):
         parser.error(f"--input: there is no file or directory {given.input!r}")
     if not given.data:
@@ -60,6 +65,9 @@ def _parser() -> Parser:
         "words are counted (default: the standard library of this Python, without its tests)",
     )
     parser.add_argument("--no-kill", action="store_true", help="kill nobody")
+    parser.add_argument(
+        "--step", action="store_true", help="a walk for who wants to learn: act by act, with each envelope that it causes"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end, and nothing else")
     parser.add_argument(
         "--data",

@@ -93,7 +93,7 @@ def run_demo(options: Options) -> int:
     console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
     work = find_work(options.source)  # before anything is drawn: standard input may be typed in
     claim(options.data)
-    with _terminated_in_order(), watching(console, silent=options.as_json) as view:
+    with terminated_in_order(), watching(console, silent=options.as_json) as view:
         report = _prepared(options, work, view, began)
     report = replace(report, all_seconds=time.monotonic() - began)
     if options.as_json:
@@ -270,7 +270,7 @@ def _shown(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def _terminated_in_order() -> Iterator[None]:
+def terminated_in_order() -> Iterator[None]:
     """SIGTERM ends the run as Ctrl-C does: everything that was started is stopped."""
 
     def leave(*_: object) -> NoReturn:

@@ -124,7 +124,7 @@ _SEEN: Final[tuple[dict[str, _Kinds], dict[str, _Kinds]]] = (
     {
         "client": _TEXT, "stream": _TEXT, "sink": _TEXT, "channel": _TEXT, "topic": _TEXT, "mode": _TEXT, "outcome": _TEXT,
         "error": _TEXT, "of": _TEXT, "what": _TEXT, "bucket": _WHOLE, "sequence": _WHOLE, "first": _WHOLE, "count": _WHOLE,
-        "lease": _WHOLE, "request": _WHOLE, "credit": _WHOLE, "offset": _WHOLE, "ranges": _WHOLE,
+        "lease": _WHOLE, "request": _WHOLE, "credit": _WHOLE, "offset": _WHOLE, "ranges": _WHOLE, "said": _WHOLE,
     },
 )  # fmt: skip
 # (type, owner) -> (fields that must be there, fields that may be there)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from dq.client.listener import Listener
     from dq.client.manager import BrokerManager
     from dq.client.publisher import Publisher
+    from dq.client.reader import Reader
     from dq.client.stream import Pinned, Stream, StreamStats, Topic
     from dq.client.task import Task
     from dq.errors import (
@@ -72,6 +73,7 @@ _HOMES = {
     "dq.client.listener": ("Listener",),
     "dq.client.manager": ("BrokerManager",),
     "dq.client.publisher": ("Publisher",),
+    "dq.client.reader": ("Reader",),
     "dq.client.stream": (
         "Pinned",
         "Stream",
@@ -155,8 +157,8 @@ __all__ = [
     "BrokerManager", "BrokerNotRunning", "BrokerRunning", "BucketPlace", "Closed", "Consumer", "Damaged", "DiskFull",
     "DqError", "Event", "EventOwner", "EventType", "Forked", "InUse", "InvalidName", "InvalidPayload", "InvalidSetting",
     "Listener", "ListenerDropped", "LogError", "NewerFormat", "Outcome", "OutcomeUnknown", "Pinned", "ProtocolError",
-    "PublishError", "PublishTimeout", "Publisher", "QueueFull", "Receipt", "Receipts", "Record", "RecordTooLarge",
-    "RecordsTrimmed", "SequenceError", "SettingsMismatch", "Signal", "SinkSettings", "StorageBackend", "Stream",
+    "PublishError", "PublishTimeout", "Publisher", "QueueFull", "Reader", "Receipt", "Receipts", "Record",
+    "RecordTooLarge", "RecordsTrimmed", "SequenceError", "SettingsMismatch", "Signal", "SinkSettings", "StorageBackend", "Stream",
     "StreamReadOnly", "StreamSettings", "StreamStats", "SyncFailed", "Task", "TaskIn", "Topic", "UnknownSink",
     "UnknownStream", "UsageError", "Verification", "connect", "get_backend_class", "list_backends", "register_backend",
     "verify",

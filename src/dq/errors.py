@@ -200,9 +200,11 @@ class RecordsTrimmed(DqError):
 
     Attributes:
         first: the first offset that is still there.
+        missed: how many records a reader did not see.
     """
 
     first: int = 0
+    missed: int = 0
 
 
 class ProtocolError(DqError):

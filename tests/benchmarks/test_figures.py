@@ -16,6 +16,7 @@ GROUPS = [
     ["threads64", "processes64", "latency"],
     ["backlog_memory", "backlog_drain", "start_empty"],
     ["start"],
+    ["read_lines", "read_records", "seek_time"],
 ]
 
 

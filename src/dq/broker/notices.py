@@ -1,10 +1,11 @@
-"""What the publisher broker tells the consumer broker of records that are gone, so that it need not look for them."""
+"""What the publisher broker tells the consumer broker and the readers of records that are gone: they need not look for them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 from dq.broker.desk import Neighbour
+from dq.broker.readers import Readers
 from dq.log.catalog import OpenStream
 from dq.model.event import Event, EventOwner, EventType
 
@@ -14,14 +15,15 @@ class Notices:
 
     Args:
         neighbour: the pipe to the other broker.
+        readers: those that are served here.
 
     Attributes:
         waiting: whether there is something to be told.
         urgent: whether it is to be told in this turn, though that wakes the other broker.
     """
 
-    def __init__(self, neighbour: Neighbour) -> None:
-        self._neighbour = neighbour
+    def __init__(self, neighbour: Neighbour, readers: Readers) -> None:
+        self._neighbour, self._readers = neighbour, readers
         self._destroyed: dict[str, str] = {}  # names by uuid
         self._changed: dict[str, tuple[OpenStream, bool]] = {}
         self.urgent = False
@@ -32,16 +34,19 @@ class Notices:
 
     def moved(self, stream: OpenStream) -> None:
         """The marks of a stream have moved by its limits."""
+        self._readers.changed(stream.name)
         if stream.name not in self._changed:
             self._changed[stream.name] = (stream, False)
 
     def changed(self, stream: OpenStream) -> None:
         """A user has had records of a stream trimmed or removed."""
+        self._readers.changed(stream.name)
         self._changed[stream.name] = (stream, True)
         self.urgent = True
 
     def destroyed(self, stream: OpenStream) -> None:
         """A stream is no more."""
+        self._readers.destroyed(stream.name)
         self._changed.pop(stream.name, None)
         self._destroyed[stream.uuid] = stream.name
         self.urgent = True

@@ -16,6 +16,7 @@ from dq.broker.interval_sync import IntervalSync
 from dq.broker.life import ExitCode, Life, Setup, prepare
 from dq.broker.notices import Notices
 from dq.broker.opened import describe, figures
+from dq.broker.readers import Readers
 from dq.broker.stream_changes import Holder, StreamChanges
 from dq.broker.trimming import Trimming
 from dq.errors import (
@@ -64,11 +65,12 @@ class PublisherBroker:
         self._catalog = Catalog(life.files, life.root, life.limits)
         self._lock: HeldLock | None = None
         self._desk: Desk[Holder] = Desk(life, _OWNER, self._on_write, self._left)
+        self._readers = Readers(life, self._find, self._catalog.streams.get)
         self._neighbour = Neighbour(life, self._on_neighbour_event)
         self._staged: dict[Shard, tuple[StorageWriter, list[Staged]]] = {}
         self._syncers = life.threads(8)
         self._interval = IntervalSync(life, self._syncers)
-        self._notices = Notices(self._neighbour)
+        self._notices = Notices(self._neighbour, self._readers)
         self._trimming = Trimming(life, self._catalog, self._notices)
         self._changes = StreamChanges(
             self._catalog, self._trimming, self._notices, self._interval, self._desk, self._find, self._commit_staged
@@ -100,6 +102,7 @@ class PublisherBroker:
 
     def stop(self) -> None:
         self._syncers.shutdown()
+        self._readers.close()
         for client in list(self._desk.clients.values()):
             self._desk.forget(client)
         try:
@@ -171,6 +174,7 @@ class PublisherBroker:
             "streams": {name: figures(stream) for name, stream in self._catalog.streams.items()},
             "closed": {name: str(error) for name, error in self._catalog.errors.items()},
             "publishers": {c.id: {"pid": c.pid, "stream": c.stream.name} for c in self._desk.clients.values()},
+            "readers": self._readers.status(),
             "commits": self._commits,
             "batches": self._batches,
             "records": self._records,
@@ -179,6 +183,9 @@ class PublisherBroker:
     # --- clients ---------------------------------------------------------------------------------------------------
 
     def on_client(self, event: Event, sock: socket.socket) -> None:
+        if event.owner is EventOwner.READER:
+            self._readers.let_in(event, sock)
+            return
         desk, publisher = self._desk, event["id"]
         pipe = desk.pipe(sock)
         try:
@@ -240,6 +247,7 @@ class PublisherBroker:
 
     def turn(self) -> None:
         self._commit_staged()
+        self._readers.tell()
         self._desk.flush()
         self._interval.run_due()
         for name in self._trimming.run_due():
@@ -277,6 +285,7 @@ class PublisherBroker:
             stream = self._catalog.streams[shard[0]]
             self._interval.note(stream, shard[1])
             self._trimming.committed(stream, shard[1], result)
+            self._readers.committed(shard)
             for staged in batches:
                 self._answer_stored(staged)
             return

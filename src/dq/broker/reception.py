@@ -23,7 +23,7 @@ from dq.transport.poller import Poller
 
 log = logging.getLogger("dq")
 _OWNER = EventOwner.MANAGER
-_SERVES_CHARS_MAX = 200  # of a listener's channels, in the list of who is there
+_SERVES_CHARS_MAX = 200  # of a listener's channels and a reader's streams, in the list of who is there
 Opened = Callable[[list[Any]], None]
 Refused = Callable[[Event], None]
 
@@ -157,6 +157,12 @@ class Reception:
             known = ", ".join(["manager", *brokers])
             self._turn_away(pipe, nack(_OWNER, InvalidSetting(f"watch one of {known}, not {event['process']!r:.100}")))
 
+    def _welcome_reader(self, pipe: Pipe, event: Event) -> None:
+        """It makes no stream, and reads the logs itself: the publisher broker tells it how far they go."""
+        serves = ",".join(event["streams"])[:_SERVES_CHARS_MAX]
+        self._registry.add(Registered(event["id"], EventOwner.PUBLISHER_BROKER, event["pid"], serves))
+        self._hand_over(self._publisher_broker, pipe, event)
+
     def _open_streams(self, event: Event, opened: Opened, refused: Refused) -> None:
         """Has the publisher broker open the streams that an event names, one after the other."""
         streams, found = event["streams"], list[Any]()
@@ -255,4 +261,5 @@ _WELCOME: dict[EventOwner, Callable[[Reception, Pipe, Event], None]] = {
     EventOwner.CONSUMER: Reception._welcome_consumer,
     EventOwner.LISTENER: Reception._welcome_listener,
     EventOwner.WATCHER: Reception._welcome_watcher,
+    EventOwner.READER: Reception._welcome_reader,
 }

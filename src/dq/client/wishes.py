@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
 from dq.errors import InvalidSetting
 
 LONGEST_SECONDS = 1e9
+_BUCKETS_MAX = 1_000_000
 
 
 def seconds_of(name: str, value: object, low: float = 0.0, high: float = LONGEST_SECONDS) -> float:
@@ -28,3 +30,39 @@ def with_seconds(settings: dict[str, Any], *names: str) -> dict[str, Any]:
         name: value.total_seconds() if name in names and isinstance(value, timedelta) else value
         for name, value in settings.items()
     }
+
+
+def whole_of(name: str, value: object, low: int, high: int) -> int:
+    """A whole number within limits. Raises InvalidSetting, which names it."""
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise InvalidSetting(f"{name} must be a whole number from {low:,} to {high:,}, not {value!r}")
+    return value
+
+
+def bucket_chooser(buckets: Sequence[int] | None, rank: int | None, world_size: int | None) -> Callable[[str, int], list[int]]:
+    """What says which of the buckets of a stream are to be read, by its name and how many it has.
+
+    Raises:
+        InvalidSetting: now, or from what is returned, where the stream has no such bucket.
+    """
+    if (rank is None) != (world_size is None):
+        raise InvalidSetting("rank and world_size belong together: rank=0, world_size=4 reads the buckets 0, 4, 8, …")
+    if rank is not None and world_size is not None:
+        if buckets is not None:
+            raise InvalidSetting("buckets names the buckets, and so do rank and world_size: leave one of them out")
+        whole_of("world_size", world_size, 1, _BUCKETS_MAX)
+        if isinstance(rank, bool) or not isinstance(rank, int) or not 0 <= rank < world_size:
+            raise InvalidSetting(f"rank must be from 0 to {world_size - 1} with world_size={world_size}, not {rank!r}")
+        return lambda _, count: list(range(rank, count, world_size))
+    if buckets is None:
+        return lambda _, count: list(range(count))
+    chosen = sorted({whole_of("buckets", bucket, 0, _BUCKETS_MAX) for bucket in buckets})
+    if not chosen:
+        raise InvalidSetting("buckets=[] would read nothing: leave it out to read all")
+
+    def choose(stream: str, count: int) -> list[int]:
+        if chosen[-1] >= count:
+            raise InvalidSetting(f"stream {stream!r} has {count} bucket(s), from 0 to {count - 1}: there is no {chosen[-1]}")
+        return chosen
+
+    return choose

@@ -31,13 +31,17 @@ class FetchedReader:
         if count <= 0:
             return Slice(first, 0, 0, [], [])
         count, lines = self._fetch(first, count, bytes_max)
-        return Slice(first, count, len(lines), [memoryview(lines)], [(count, "")])
+        return Slice(first, count, len(lines), [memoryview(lines)], [(count, "")], [count], [("*",)])
 
     def find(self, at: float) -> int:
         """Its records have no times. Raises InvalidSetting."""
         raise InvalidSetting(
             "the records of a backend class with put, get and flush have no times: start at an offset, 'oldest' or 'newest'"
         )
+
+    def look(self) -> End:
+        """Nobody but the broker can look. Raises InvalidSetting."""
+        raise InvalidSetting("the records of a backend class with put, get and flush are read through the broker: start it")
 
     def stats(self) -> StorageStats:
         """See `StorageReader.stats`; what its files take is not known."""

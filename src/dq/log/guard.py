@@ -176,6 +176,11 @@ class GuardedReader:
         with told(self._cls, "find an instant"):
             return self._reader.find(at)
 
+    def look(self) -> End:
+        """See `StorageReader.look`."""
+        with told(self._cls, "look for the end of a bucket"):
+            return self._reader.look()
+
     def stats(self) -> StorageStats:
         """See `StorageReader.stats`."""
         with told(self._cls, "count a bucket"):

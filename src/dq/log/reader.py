@@ -23,6 +23,7 @@ from dq.log.recovery import damaged, read_segment_header
 from dq.log.scan import Flaw, Seen, Topics, Walk
 from dq.log.search import first_since, place_before
 from dq.log.storage import End, Slice, StorageStats
+from dq.log.unserved import end_of
 
 _TRIES = 5
 
@@ -316,6 +317,10 @@ class BucketReader:
         return damaged(path, 0, "the segment is missing")
 
     # --- the rest ----------------------------------------------------------------------------------------------------
+    def look(self) -> End:
+        """See `StorageReader.look`."""
+        return end_of(self._files, self._directory, self._limits)
+
     def stats(self) -> StorageStats:
         """What is committed and still kept."""
         end = self._end

@@ -203,6 +203,13 @@ class StorageReader(Protocol):
             Damaged, LogError: as `read`, of the few places that are read.
         """
 
+    def look(self) -> End:
+        """The end of what is whole, found in the log itself: for a reader where no broker tells it. Changes nothing.
+
+        Raises:
+            Damaged, LogError: as `read`.
+        """
+
     def stats(self) -> StorageStats: ...
 
     def close(self) -> None: ...

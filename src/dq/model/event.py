@@ -138,7 +138,7 @@ _FORMS: Final[dict[tuple[EventType, EventOwner], tuple[dict[str, _Kinds], dict[s
         {"id": _TEXT, "pid": _WHOLE, "sink": _TEXT, "streams": _LIST},
         {"create": _FLAG, "settings": _DICT, "again": _FLAG, "leases": _LIST, "opened": _LIST},
     ),
-    (_T.REGISTER, _O.READER): ({"id": _TEXT, "pid": _WHOLE, "streams": _LIST}, {"again": _FLAG}),
+    (_T.REGISTER, _O.READER): ({"id": _TEXT, "pid": _WHOLE, "streams": _LIST}, {"again": _FLAG, "request": _WHOLE}),
     (_T.REGISTER, _O.LISTENER): ({"id": _TEXT, "pid": _WHOLE, "channels": _LIST}, {"topic": _TEXT, "again": _FLAG}),
     (_T.REGISTER, _O.WATCHER): ({"id": _TEXT, "pid": _WHOLE, "process": _TEXT}, {}),
     (_T.SEEN, _O.MANAGER): _SEEN,
@@ -174,7 +174,7 @@ _FORMS: Final[dict[tuple[EventType, EventOwner], tuple[dict[str, _Kinds], dict[s
     (_T.WRITE, _O.LISTENER): ({"number": _WHOLE, "channel": _TEXT}, {"topic": _TEXT, "mode": _TEXT}),
     (_T.READ, _O.CONSUMER): ({"credit": _WHOLE}, {"number": _WHOLE, "now": _FLAG}),
     (_T.READ, _O.CONSUMER_BROKER): ({"credit": _WHOLE}, {}),
-    (_T.READ, _O.READER): ({"credit": _WHOLE}, {}),
+    (_T.READ, _O.READER): ({"credit": _WHOLE}, {"number": _WHOLE}),
     (_T.TASK, _O.CONSUMER_BROKER): (
         {"lease": _WHOLE, "stream": _TEXT, "bucket": _WHOLE, "first": _WHOLE, "count": _WHOLE, "publishers": _LIST},
         {"attempts": _DICT, "errors": _DICT},
@@ -208,7 +208,7 @@ _FORMS: Final[dict[tuple[EventType, EventOwner], tuple[dict[str, _Kinds], dict[s
         {},
         {"leases": _LIST, "lease": _WHOLE, "offset": _WHOLE, "seconds": _NUMBER, "note": _TEXT, "abandoned": _LIST},
     ),
-    (_T.COMMITTED, _O.PUBLISHER_BROKER): ({"ends": _LIST}, {}),
+    (_T.COMMITTED, _O.PUBLISHER_BROKER): ({"ends": _LIST}, {"opened": _LIST, "number": _WHOLE}),
     (_T.TRIM, _O.CONSUMER_BROKER): ({"stream": _TEXT, "bucket": _WHOLE, "offset": _WHOLE}, {"uuid": _TEXT}),
     (_T.TRIM, _O.MANAGER): ({"stream": _TEXT, "bucket": _WHOLE, "offset": _WHOLE}, {"uuid": _TEXT}),
     (_T.TRIM, _O.PUBLISHER_BROKER): (

@@ -114,7 +114,10 @@ class Record:
 
     def __init__(self, stream: str, bucket: int, offset: int, fields: dict[str, Any]) -> None:
         self.stream, self.bucket, self.offset, self._fields = stream, bucket, offset, fields
-        self.payload: Any = payload_of(fields)
+        try:
+            self.payload: Any = fields["payload"]
+        except KeyError:
+            self.payload = payload_of(fields)
 
     @property
     def id(self) -> str:

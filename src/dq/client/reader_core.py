@@ -1,0 +1,194 @@
+"""`ReaderCore`: the cursors of one reader, served in turn, and the records that an iteration has in hand."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from dq.client.bucket_cursor import BucketCursor, Lines
+from dq.client.reader_stream import ReaderStream, Shelf, Told
+from dq.config import LIMITS
+from dq.errors import RecordsTrimmed
+from dq.log.backend import End
+from dq.model.record import Record
+from dq.model.start import Start, position_text
+
+T = TypeVar("T", Record, Lines)
+_SHARE_MIN = 32
+"""Records that a bucket gives in its turn at least, while others wait: a batch is read and checked as a whole."""
+
+_SOME_MAX = LIMITS.batch_records_max
+
+
+class ReaderCore:
+    """What a reader reads. All methods are to be called with the reader's lock held.
+
+    Attributes:
+        streams: by name.
+        ahead: records that were taken for an iteration and not handed out yet.
+        missed, lost: records that were gone before they were read; records that were read and are gone since.
+    """
+
+    def __init__(self, shelf: Shelf) -> None:
+        self._shelf = shelf
+        self.streams: dict[str, ReaderStream] = {}
+        self.ahead: deque[Record] = deque()
+        self.missed = self.lost = 0
+        self._ready: dict[BucketCursor, None] = {}  # who has something, in the order of their turns
+        self._late: RecordsTrimmed | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is something to be taken."""
+        return bool(self._ready) or self._late is not None
+
+    # --- what is told ------------------------------------------------------------------------------------------------
+
+    def tell(self, tolds: Iterable[Told], starts: Mapping[str, Start]) -> None:
+        """Takes in what is known of streams; one that is new here begins where `starts` says. Others are passed over."""
+        for told in tolds:
+            stream = self.streams.get(told.name)
+            if stream is not None:
+                if self.ahead and any(cursor.epoch != told.epoch for cursor in stream.cursors):
+                    self.put_back()
+                self.lost += stream.tell(told)
+            elif told.name in starts:
+                stream = self.streams[told.name] = ReaderStream(self._shelf, told, starts[told.name])
+            else:
+                continue
+            self._look(stream)
+
+    def _look(self, stream: ReaderStream) -> None:
+        """Has the cursors of a stream take part if they have something, in their old places if they had one."""
+        for cursor in [cursor for cursor in self._ready if cursor.stream == stream.name and cursor not in stream.cursors]:
+            del self._ready[cursor]
+        for cursor in stream.cursors:
+            if cursor.behind:
+                self._ready.setdefault(cursor)
+
+    def committed(self, ends: Sequence[Sequence[Any]]) -> None:
+        """More is committed in these buckets."""
+        for name, bucket, offset, segment, position, epoch in ends:
+            stream = self.streams.get(name)
+            cursor = stream.committed(bucket, End(offset, segment, position), epoch) if stream is not None else None
+            if cursor is not None and cursor.behind:
+                self._ready.setdefault(cursor)
+
+    def forget(self, name: str) -> None:
+        """A stream is read no more."""
+        stream = self.streams.pop(name)
+        kept = [record for record in self.ahead if record.stream != name]
+        self.ahead.clear()
+        self.ahead.extend(kept)
+        for cursor in stream.cursors:
+            self._ready.pop(cursor, None)
+        stream.close()
+
+    # --- taking ------------------------------------------------------------------------------------------------------
+
+    def records(self, limit: int) -> list[Record]:
+        """The next records, those in hand first. Raises as `BucketCursor.records`."""
+        if self.ahead:
+            return [self.ahead.popleft() for _ in range(min(limit, len(self.ahead)))]
+        return self._collect(limit, BucketCursor.records, len)
+
+    def some(self) -> list[Record]:
+        """The next records of one bucket, as many as are decoded at once. Raises as `BucketCursor.records`."""
+        return self._collect(_SOME_MAX, BucketCursor.records, lambda _: _SOME_MAX)
+
+    def lines(self, limit: int) -> list[Lines]:
+        """The next records as lines. Raises as `BucketCursor.lines`."""
+        self.put_back()
+        return self._collect(limit, BucketCursor.lines, lambda runs: sum(run.count for run in runs))
+
+    def _collect(self, limit: int, take: Callable[[BucketCursor, int], list[T]], count: Callable[[list[T]], int]) -> list[T]:
+        """Takes from each bucket in its turn, so that a busy one does not starve the others.
+
+        An error waits until what was taken before it is handed out.
+        """
+        if self._late is not None:
+            late, self._late = self._late, None
+            raise late
+        found: list[T] = []
+        left, room = limit, LIMITS.prefetch_bytes_max
+        share = max(-(-limit // max(len(self._ready), 1)), _SHARE_MIN)
+        while self._ready and left > 0 and room > 0:
+            cursor = next(iter(self._ready))
+            before = cursor.taken_bytes
+            try:
+                part = take(cursor, min(share, left))
+            except Exception as error:
+                if not isinstance(error, RecordsTrimmed):
+                    if not found:
+                        self._to_the_end(cursor)
+                        raise
+                    break
+                self.missed += error.missed
+                self._to_the_end(cursor)
+                if not found:
+                    raise
+                self._late = error
+                break
+            self._to_the_end(cursor)
+            found += part
+            left -= count(part) if part else 0
+            room -= cursor.taken_bytes - before
+            if not part and not found:
+                break  # it read what is not wanted: whoever waits may have been told to stop meanwhile
+        return found
+
+    def _to_the_end(self, cursor: BucketCursor) -> None:
+        del self._ready[cursor]
+        if cursor.behind:
+            self._ready[cursor] = None
+
+    # --- places ------------------------------------------------------------------------------------------------------
+
+    def put_back(self) -> None:
+        """What an iteration has in hand is to be taken again."""
+        while self.ahead:
+            record = self.ahead.pop()
+            for cursor in self.streams[record.stream].cursors:
+                if cursor.bucket == record.bucket:
+                    cursor.stand(record.offset)
+                    self._ready.setdefault(cursor)
+
+    def position(self) -> str:
+        """The next offset of each bucket, as a text."""
+        offsets = {name: stream.offsets() for name, stream in self.streams.items()}
+        for record in reversed(self.ahead):
+            offsets[record.stream][record.bucket] = record.offset
+        return position_text(offsets)
+
+    def check(self, start: Start) -> None:
+        """Raises InvalidSetting where this cannot be meant: an id is a place in one bucket, and that of one stream."""
+        start.check_over({name: [cursor.bucket for cursor in stream.cursors] for name, stream in self.streams.items()})
+
+    def seek(self, start: Start) -> None:
+        """Stands where `start` says, in all streams. Raises InvalidSetting."""
+        self.check(start)
+        self.ahead.clear()
+        for stream in self.streams.values():
+            stream.seek(start)
+            self._moved(stream)
+
+    def reset(self) -> None:
+        """Stands where it began."""
+        self.ahead.clear()
+        for stream in self.streams.values():
+            for cursor in stream.cursors:
+                cursor.stand(cursor.began)
+            self._moved(stream)
+
+    def _moved(self, stream: ReaderStream) -> None:
+        for cursor in stream.cursors:
+            if cursor.behind:
+                self._ready.setdefault(cursor)
+            else:
+                self._ready.pop(cursor, None)
+
+    def close(self) -> None:
+        """Closes the logs."""
+        for stream in self.streams.values():
+            stream.close()

@@ -201,7 +201,8 @@ def test_ranks_share_the_buckets(broker: BrokerManager, name: str) -> None:
     "wish",
     [
         {"rank": 2, "world_size": 2}, {"rank": -1, "world_size": 2}, {"rank": 0}, {"world_size": 2},
-        {"rank": 0, "world_size": 0}, {"rank": True, "world_size": 2}, {"buckets": [1]}, {"buckets": []}, {"buckets": [-1]}, {"buckets": ["0"]},
+        {"rank": 0, "world_size": 0},
+        {"rank": True, "world_size": 2}, {"buckets": [1]}, {"buckets": []}, {"buckets": [-1]}, {"buckets": ["0"]},
         {"buckets": [0], "rank": 0, "world_size": 1}, {"start": "yesterday"}, {"start": datetime(2026, 1, 1)},
         {"start": timedelta(seconds=-1)}, {"topic": "a", "pattern": "b"}, {"pattern": "("}, {"match": 3},
         {"reconnect_timeout": -1},

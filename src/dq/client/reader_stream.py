@@ -83,9 +83,7 @@ class Shelf:
                 firsts.append(max(log.stats().first_offset, gone.marks[bucket]))
             finally:
                 log.close()
-        return Told(
-            name, found.uuid, found.epoch, found.starts, found.settings, firsts, ends, dict(enumerate(gone.removed))
-        )
+        return Told(name, found.uuid, found.epoch, found.starts, found.settings, firsts, ends, dict(enumerate(gone.removed)))
 
     def place(self, stream: str) -> str:
         """The directory of a stream, for a command line."""

@@ -158,8 +158,8 @@ __all__ = [
     "DqError", "Event", "EventOwner", "EventType", "Forked", "InUse", "InvalidName", "InvalidPayload", "InvalidSetting",
     "Listener", "ListenerDropped", "LogError", "NewerFormat", "Outcome", "OutcomeUnknown", "Pinned", "ProtocolError",
     "PublishError", "PublishTimeout", "Publisher", "QueueFull", "Reader", "Receipt", "Receipts", "Record",
-    "RecordTooLarge", "RecordsTrimmed", "SequenceError", "SettingsMismatch", "Signal", "SinkSettings", "StorageBackend", "Stream",
-    "StreamReadOnly", "StreamSettings", "StreamStats", "SyncFailed", "Task", "TaskIn", "Topic", "UnknownSink",
+    "RecordTooLarge", "RecordsTrimmed", "SequenceError", "SettingsMismatch", "Signal", "SinkSettings", "StorageBackend",
+    "Stream", "StreamReadOnly", "StreamSettings", "StreamStats", "SyncFailed", "Task", "TaskIn", "Topic", "UnknownSink",
     "UnknownStream", "UsageError", "Verification", "connect", "get_backend_class", "list_backends", "register_backend",
     "verify",
 ]  # fmt: skip

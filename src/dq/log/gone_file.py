@@ -22,7 +22,7 @@ from typing import Any
 import orjson
 
 from dq.config import MIB
-from dq.errors import DiskFull, SyncFailed
+from dq.errors import DiskFull, LogError, SyncFailed
 from dq.log.files import NO_ROOM, Files, mapped
 from dq.log.format import COUNT_MAX, FORMAT, Malformed, seal, want, want_count
 from dq.log.layout import Layout
@@ -171,15 +171,22 @@ def write_gone(files: Files, root: Path, described: StreamDescription, gone: Gon
     Raises:
         DiskFull: there is no room for it. SyncFailed: the disk did not confirm it; what it has shows at the next start.
     """
-    path = Layout(root).gone_file(described.name)
+    path, content = Layout(root).gone_file(described.name), _encode(described, gone)
     try:
-        files.write_atomically(path, _encode(described, gone))
+        files.write_atomically(path, content)
     except OSError as error:
-        if error.errno in NO_ROOM:
+        if error.errno in NO_ROOM and not _stands(files, path, content):
             raise DiskFull(f"no room for {path} ({error.strerror}): nothing was trimmed or removed; free some space") from error
         raise SyncFailed(
             f"the disk did not confirm {path}: {error.strerror}; what it has shows when the broker has started again"
         ) from error
+
+
+def _stands(files: Files, path: Path, content: bytes) -> bool:
+    """Whether a file was replaced, though not all of that was confirmed."""
+    with contextlib.suppress(OSError, LogError):
+        return files.read_whole(path, _BYTES_MAX) == content
+    return False
 
 
 def open_gone(files: Files, root: Path, described: StreamDescription, ends: Sequence[int]) -> Gone:

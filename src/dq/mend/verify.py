@@ -14,6 +14,7 @@ from dq.errors import Damaged, InvalidName, InvalidSetting, LogError, NewerForma
 from dq.log.backend import backend_of
 from dq.log.directories import check_directory
 from dq.log.files import mapped
+from dq.log.gone_file import read_gone
 from dq.log.layout import Layout
 from dq.log.locks import is_held
 from dq.log.recovery import Recovered
@@ -123,6 +124,7 @@ class _Verifier:
     def _check_stream(self, name: str, tries: int) -> Iterator[LogCheck]:
         try:
             found = self._streams[name] = read_stream(self._files, self._root, name)
+            read_gone(self._files, self._root, found)
         except (LogError, FileNotFoundError) as error:
             yield _fault(f"streams/{name}", error)
             return

@@ -118,9 +118,11 @@ class StreamSettings(_Settings):
             within them, read or not; "forever" drops nothing.
         keep_seconds: default one day.
         keep_bytes: default 1 GiB.
-        max_records: of a bucket's share of them, the newest are kept; default None, no limit.
-        max_bytes: of all buckets together; by the segment; default None, no limit.
-        max_age: seconds for which a record is kept; default None, no limit.
+        max_records: the newest that are kept; exact for one bucket, and of several each keeps an equal share, rounded up;
+            default None, no limit.
+        max_bytes: of all buckets together, on disk; the oldest segment goes first, but never the one that is written;
+            default None, no limit.
+        max_age: seconds for which a record is kept; it is gone within a second or two after that; default None, no limit.
         ttl: seconds after which the whole stream is destroyed; default None, never.
         ttl_sliding: whether each record that is added renews the `ttl`; default False: it counts from when the stream was made.
         segment_bytes: size at which a segment is closed; default 64 MiB.

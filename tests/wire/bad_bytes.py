@@ -18,6 +18,7 @@ PLACES: dict[str, Callable[[Path, str], RawClient]] = {
     "a client": lambda root, name: RawClient.client(root),
     "a publisher": lambda root, name: RawClient.publisher(root, name),
     "a consumer": lambda root, name: RawClient.consumer(root, name, name),
+    "a reader": lambda root, name: RawClient.reader(root, name),
     "a listener": lambda root, name: RawClient.listener(root, name),
 }
 

@@ -88,6 +88,13 @@ class RawClient:
         return cls.registered(root, envelope("REGISTER", "WATCHER", id=new_id(), pid=os.getpid(), process=process))
 
     @classmethod
+    def reader(cls, root: Path, stream: str, id: str | None = None, **fields: Any) -> RawClient:
+        """A reader of a stream, which is made if it is missing."""
+        with cls.publisher(root, stream):
+            hello = {"id": id or new_id(), "pid": os.getpid(), "streams": [stream], **fields}
+            return cls.registered(root, envelope("REGISTER", "READER", **hello))
+
+    @classmethod
     def client(cls, root: Path) -> RawClient:
         return cls.registered(root, envelope("REGISTER", "CLIENT", id=new_id(), pid=os.getpid()))
 

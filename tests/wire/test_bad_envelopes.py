@@ -22,11 +22,13 @@ TOO_LARGE = 2**64
 # What is said at each place. All other events are well formed, and not for who hears them there.
 SAID_AT: dict[str, list[Form]] = {
     "a stranger": [
-        (EventType.REGISTER, EventOwner(owner)) for owner in ("CLIENT", "PUBLISHER", "CONSUMER", "LISTENER", "WATCHER")
+        (EventType.REGISTER, EventOwner(owner))
+        for owner in ("CLIENT", "PUBLISHER", "CONSUMER", "READER", "LISTENER", "WATCHER")
     ],
     "a client": [(EventType(kind), EventOwner.CLIENT) for kind in ("OPEN", "CHANGE", "STATUS", "SHUTDOWN")],
     "a publisher": [(EventType(kind), EventOwner.PUBLISHER) for kind in ("WRITE", "CLOSE")],
     "a consumer": [(EventType(kind), EventOwner.CONSUMER) for kind in ("READ", "ACK", "NACK", "EXTEND", "CLOSE")],
+    "a reader": [(EventType(kind), EventOwner.READER) for kind in ("REGISTER", "READ", "CLOSE")],
     "a listener": [(EventType(kind), EventOwner.LISTENER) for kind in ("WRITE", "ACK", "NACK", "STATUS", "CLOSE")],
 }
 
@@ -193,6 +195,8 @@ def test_a_name_that_is_none_is_refused_wherever_it_stands(broker, name, bad):
         envelope("REGISTER", "CONSUMER", **ids, sink=bad, streams=[]),
         envelope("REGISTER", "CONSUMER", **ids, sink=name, streams=[bad]),
         envelope("REGISTER", "CONSUMER", **{**ids, "id": bad}, sink=name, streams=[]),
+        envelope("REGISTER", "READER", id="x-1", pid=1, streams=[bad]),
+        envelope("REGISTER", "READER", id=bad, pid=1, streams=[]),
     ]
     for hello in hellos:
         with RawClient(broker.root) as client:

@@ -18,6 +18,7 @@ from dq.client.link import error_of
 from dq.client.listener import Listener
 from dq.client.place import root_of
 from dq.client.publisher import Publisher
+from dq.client.reader import Reader
 from dq.client.starter import start_detached
 from dq.client.stream import Stream
 from dq.client.teller import Teller
@@ -225,6 +226,10 @@ class Broker:
         names = channels if function is None else channels[:-1]
         listener = Listener(self, *names, topic=topic, pattern=pattern)  # type: ignore[arg-type]
         return listener if function is None or isinstance(function, str) else listener.call(function)
+
+    def reader(self, *streams: str, **wishes: Any) -> Reader:
+        """A `Reader` of these streams; the wishes are its own."""
+        return Reader(self.root, *streams, **wishes)
 
     def stats(self) -> dict[str, Any]:
         """Figures of the manager, both brokers, all streams and sinks, as one dict."""

@@ -87,6 +87,35 @@ def test_the_form_of_each_note_is_what_it_always_was(desk, note):
     assert note in notes, "\n".join(map(str, notes))
 
 
+@pytest.mark.parametrize(
+    "note",
+    [
+        {"skip": [[0, 3]], **SHARD},
+        {"lease": 0, **SHARD, "first": 3, "count": 4, "bytes": 400, "to": "a", "without": [[4, 5]]},
+        {"remove": [[7, 8]], **SHARD},
+        {"trim": 10, **SHARD, "removed": 1},
+        {"paused": True},
+        {"paused": False},
+        {"cursor": 2, **SHARD, "uuid": "uuid-1", "epoch": 1},
+        {"forget": "emails"},
+    ],
+    ids=lambda note: next(iter(note)),
+)
+def test_the_form_of_each_note_about_what_is_passed_over_is_what_it_always_was(desk, note):
+    desk.commit(12)
+    desk.join("a", credit=9)
+    desk.core.skip(desk.core.offer(), 3)
+    desk.core.lease(desk.core.offer(), 4, 400, desk.now, [(4, 5)])
+    desk.core.removed(("emails", 0), [(7, 8), (9, 10)])
+    desk.core.trimmed(("emails", 0), 10)
+    desk.core.pause()
+    desk.core.resume()
+    desk.core.seek(("emails", 0), 2)
+    desk.core.forget_stream("emails")
+    notes = desk.notes()
+    assert note in notes, "\n".join(map(str, notes))
+
+
 def test_what_changes_nothing_is_not_noted(desk):
     desk.commit(10)
     desk.join("a", credit=5)

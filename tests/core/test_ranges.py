@@ -65,6 +65,10 @@ def test_a_range_set_does_what_a_set_of_offsets_does(steps, probe):
     assert edges == sorted(set(edges)), "ranges overlap, touch or are empty"
     within = {offset for part in made.within(*probe) for offset in range(*part)}
     assert within == model & offsets(*probe)
+    beyond = sorted(offset for offset in model if offset >= probe[0])
+    ahead = made.first_from(probe[0])
+    assert (ahead[0] if ahead else None) == (beyond[0] if beyond else None)
+    assert ahead is None or (offsets(*ahead) <= model and ahead[1] not in model)
     if probe[0] < probe[1]:
         assert made.covers(*probe) == (offsets(*probe) <= model)
     assert [offset in made for offset in range(31)] == [offset in model for offset in range(31)]

@@ -326,3 +326,17 @@ def test_one_that_drains_for_a_suspect_goes_on_with_its_shards_when_that_is_gone
     assert desk.take() is None, "b drains for the suspects of a"
     desk.core.removed(EMAILS, [(0, 2)])
     assert desk.take().range == (3, 9)
+
+
+def test_when_an_owner_of_several_leases_dies_all_of_it_is_suspect(desk):
+    """Nobody knows which record it was; what lies behind the first lease is not taken for innocent."""
+    desk.commit(4)
+    desk.join("a", credit=2)
+    desk.take()
+    desk.core.grant("a", 2)
+    desk.take()
+    desk.die("a")
+    assert (desk.shard().suspect, desk.shard().waiting) == (4, 4)
+    desk.join("b", credit=9)
+    offer = desk.core.offer()
+    assert (offer.alone, offer.first) == (True, 0)

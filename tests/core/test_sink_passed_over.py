@@ -200,6 +200,17 @@ def test_one_in_a_hand_stays_there_and_does_not_come_back(desk, fate):
     assert counts(desk) == ((3, 0, 0) if fate == "ack" else (2, 0, 1))
 
 
+def test_one_that_comes_back_from_a_hand_does_not_stand_in_the_way(desk):
+    desk.commit(2)
+    desk.join("a", credit=2)
+    taken = desk.take()
+    desk.core.removed(EMAILS, [(0, 1)])
+    desk.core.release("a", taken.lease, [(0, 2)], desk.now)
+    assert counts(desk) == (0, 0, 1)
+    desk.core.grant("a", 2)
+    assert desk.take().range == (1, 2)
+
+
 @pytest.mark.parametrize("state", ["returned", "delayed", "suspect"])
 def test_one_that_waits_to_be_tried_again_is_settled_now(desk, state):
     desk.commit(4)

@@ -53,6 +53,17 @@ def test_one_that_is_not_idle_gets_nothing_until_it_is_again(waiting, field, val
     assert names(waiting, 3) == "bca"
 
 
+def test_who_is_served_out_of_turn_goes_to_the_back(waiting):
+    first = waiting.next()
+    second = waiting.next()
+    waiting.serve(first)
+    waiting.serve(second)
+    assert [waiting.next().name for _ in range(3)][1:] == [first.name, second.name]
+    waiting.remove(first)
+    waiting.serve(first)
+    assert first not in [waiting.next() for _ in range(3)]
+
+
 def test_nobody_is_next_when_nobody_waits(waiting):
     for hand in [waiting.next() for _ in range(3)]:
         waiting.remove(hand)

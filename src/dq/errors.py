@@ -12,6 +12,7 @@
     │   ├── InvalidName           a stream, sink or topic name that cannot be a file name     (ValueError)
     │   ├── InvalidPayload        a payload that JSON cannot carry                            (TypeError)
     │   ├── InvalidSetting        a setting of the wrong type, unit or size                   (ValueError)
+    │   ├── MissingColumn         a record of a queue without the column that chooses its bucket  (ValueError)
     │   ├── SettingsMismatch      a stream or sink exists with other settings
     │   ├── UnknownStream         no stream of that name
     │   ├── UnknownSink           no sink of that name
@@ -94,6 +95,10 @@ class InvalidPayload(UsageError, TypeError):
 
 class InvalidSetting(UsageError, ValueError):
     """Raised when a setting is of the wrong type or outside its limits. The message names it."""
+
+
+class MissingColumn(UsageError, ValueError):
+    """Raised when a record of a queue lacks the column by which its bucket is chosen. The message names it."""
 
 
 class SettingsMismatch(UsageError):

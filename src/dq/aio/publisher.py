@@ -22,7 +22,7 @@ from dq.model.receipt import Receipt, Receipts, StoredRange
 
 # With more than this unanswered, a send might have to wait for the broker, and is made in a thread: the kernel takes
 # twice that at the least.
-_DIRECT_BYTES = 64 * 1024
+DIRECT_BYTES = 64 * 1024
 _CHUNK_BATCHES = 4
 _Later = tuple[bytes, str | None, str | None, bool, "asyncio.Future[Receipt]"]
 
@@ -144,7 +144,7 @@ class Publisher(Face[SyncPublisher]):
             async with asyncio.timeout(timeout):
                 await self._everything_sent()
                 drafts = await in_thread(self._it.outstanding)
-                await asyncio.gather(*(self._answer_of(draft) for draft in drafts), return_exceptions=True)
+                await until_answered(drafts)
         except TimeoutError:
             raise PublishTimeout(f"records still wait for their answer after {timeout:g} s") from None
 
@@ -168,7 +168,7 @@ class Publisher(Face[SyncPublisher]):
         publisher = self._it
         line = publisher.line_of(payload, key, topic, name, headers)
         future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
-        if self._later or self._sender is not None or publisher.waiting_bytes + len(line) > _DIRECT_BYTES:
+        if self._later or self._sender is not None or publisher.waiting_bytes + len(line) > DIRECT_BYTES:
             self._later.append((line, key, topic, urgent, future))
             if self._sender is None:
                 self._sender = asyncio.create_task(self._send_later())
@@ -207,11 +207,6 @@ class Publisher(Face[SyncPublisher]):
             DraftFuture(draft, place).add_done_callback(lambda _: _wake(loop, partial(self._settled, draft)))
         waiting.append((future, place))
 
-    def _answer_of(self, draft: Draft) -> asyncio.Future[Receipt]:
-        future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
-        self._note(draft, 0, future)
-        return future
-
     def _settled(self, draft: Draft) -> None:
         for future, place in self._waiting.pop(draft, ()):
             if isinstance(draft.outcome, StoredRange):
@@ -219,6 +214,22 @@ class Publisher(Face[SyncPublisher]):
                     future.set_result(DraftFuture(draft, place).result(0))
             elif draft.outcome is not None:
                 _fail(future, draft.outcome)
+
+
+async def until_answered(drafts: Iterable[Draft]) -> None:
+    """Returns once the outcome of all these batches is known, whatever it is."""
+    loop = asyncio.get_running_loop()
+    for draft in drafts:
+        if draft.outcome is None:
+            answered: asyncio.Future[None] = loop.create_future()
+            tell = partial(_set, answered)
+            DraftFuture(draft, 0).add_done_callback(lambda _, tell=tell: _wake(loop, tell))  # type: ignore[misc]
+            await answered
+
+
+def _set(answered: asyncio.Future[None]) -> None:
+    if not answered.done():
+        answered.set_result(None)
 
 
 def _begun(publisher: SyncPublisher, later: _Later) -> tuple[Draft, int] | DqError:

@@ -45,6 +45,7 @@ def figures(stream: OpenStream) -> dict[str, Any]:
         "ends": [part.end_offset for part in parts],
         "trimmed": sum(firsts) if limited else gone.trimmed,
         "removed": gone.taken,
+        "synced": [writer.synced for writer in stream.writers],
         "unsynced": sum(writer.unsynced for writer in stream.writers),
     }
 

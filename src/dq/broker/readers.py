@@ -9,13 +9,14 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 from dq.broker.desk import Desk, Served, nack
 from dq.broker.life import Life
 from dq.broker.opened import describe
 from dq.config import LIMITS
-from dq.errors import DqError, ProtocolError, SyncFailed
+from dq.errors import BackendFailed, DqError, ProtocolError, SyncFailed, UnknownStream
 from dq.log.catalog import OpenStream
 from dq.model.event import Event, EventOwner, EventType
 from dq.model.names import check_client_id
@@ -124,10 +125,39 @@ class Readers:
             raise ProtocolError(f"a reader sends READ, not {event.type} of {event.owner}")
         if event.type is EventType.REGISTER:  # it reads other streams from now on
             self._reread(client, event["streams"], event.get("request", 0))
+        elif event.type is EventType.READ and "request" in event.fields:
+            self._fetch(client, event)
         elif event.type is EventType.READ:
             client.asks, client.number = True, event.get("number", 0)
             if client.news or client.changed or not event["credit"]:  # without credit it asks what is new, and does not wait
                 self._due[client] = None
+
+    def _fetch(self, client: ReaderClient, event: Event) -> None:
+        """It asks for records that only this process can read; their class is asked, and nothing waits for it meanwhile."""
+        request, name = event["request"], event.get("stream", "")
+        stream, bucket = self._find(name), event.get("bucket", 0)
+        if stream is None or bucket >= len(stream.writers):
+            error = UnknownStream(f"there is no bucket {bucket} of a stream {name!r}")
+            self._desk.answer(client, nack(_OWNER, error, request=request))
+            return
+
+        def answer(lines: Future[list[bytes]]) -> None:
+            self._life.poller.call(lambda: self._fetched(client, request, lines))
+
+        fetch = getattr(stream.writers[bucket], "fetch", None)
+        if fetch is None:
+            raise ProtocolError(f"stream {name} is read from its files")
+        fetch(event.get("first", 0), event.get("count", 1), event.get("size", 1), answer)
+
+    def _fetched(self, client: ReaderClient, request: int, lines: Future[list[bytes]]) -> None:
+        error = lines.exception()
+        if error is None:
+            fields = {"request": request, "count": len(lines.result())}
+            self._desk.answer(client, Event(EventType.ACK, _OWNER, fields, b"".join(lines.result())))
+        else:
+            told = error if isinstance(error, DqError) else BackendFailed(f"{type(error).__name__}: {error}")
+            self._desk.answer(client, nack(_OWNER, told, request=request))
+        self._desk.flush()
 
     def _reread(self, client: ReaderClient, names: list[str], request: int) -> None:
         try:

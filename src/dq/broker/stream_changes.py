@@ -82,6 +82,15 @@ class StreamChanges:
     def _holders(self, stream: OpenStream) -> list[Holder]:
         return [client for client in self._desk.clients.values() if client.stream is stream]
 
+    def _sync(self, event: Event) -> dict[str, Any]:
+        """Flushes what is stored and not on disk yet."""
+        stream = self._find(event["name"])
+        self._commit()
+        for writer in stream.writers:
+            if writer.unsynced:
+                writer.sync()
+        return {}
+
     # --- trim and remove -------------------------------------------------------------------------------------------
 
     def _trim(self, event: Event) -> dict[str, Any]:
@@ -178,5 +187,6 @@ _ACTS: dict[str, Callable[[StreamChanges, Event], dict[str, Any]]] = {
     "remove": StreamChanges._remove,
     "destroy": StreamChanges._destroy,
     "stats": StreamChanges._stats,
+    "sync": StreamChanges._sync,
     "list": StreamChanges._list,
 }

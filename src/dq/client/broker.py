@@ -8,12 +8,13 @@ import os
 import re
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
-from dq.client.lifetime import watch
+from dq.client.lifetime import Mortal, watch
 from dq.client.link import error_of
 from dq.client.listener import Listener
 from dq.client.place import root_of
@@ -48,6 +49,7 @@ class Broker:
         self._asking = threading.Lock()
         self._requests = 0
         self._publishers: dict[tuple[str, bool], Publisher] = {}
+        self._adopted: weakref.WeakSet[Mortal] = weakref.WeakSet()
         self._teller: Teller | None = None
         self._refusal: Forked | None = None
         self._peer: Peer | None = self._attach()
@@ -110,6 +112,10 @@ class Broker:
                 return answer
 
     # --- what users call ---------------------------------------------------------------------------------------------
+
+    def adopt(self, client: Mortal) -> None:
+        """Has a client closed along with this handle; for dq's own use."""
+        self._adopted.add(client)
 
     def publish(
         self,
@@ -240,13 +246,19 @@ class Broker:
         """Closes this handle and the publishers that `publish` made; the broker goes on. Safe twice."""
         if self._teller is not None:
             self._teller.close()
-        for publisher in list(self._publishers.values()):
-            publisher.close()
-        self._publishers.clear()
+        self._close_clients()
         with self._asking:
             if self._peer is not None:
                 self._peer.close()
                 self._peer = None
+
+    def _close_clients(self, timeout: float | None = None) -> None:
+        for client in [*self._publishers.values(), *self._adopted]:
+            if isinstance(client, Publisher):
+                client.close(timeout)
+            else:
+                client.close()
+        self._publishers.clear()
 
     def after_fork(self, refusal: Forked) -> None:
         """In a forked child: this object is the parent's."""

@@ -51,9 +51,7 @@ class BrokerManager(Broker):
         if self._process is None:
             return
         with contextlib.suppress(DqError):
-            for publisher in list(self._publishers.values()):
-                publisher.close(timeout / 2)
-            self._publishers.clear()
+            self._close_clients(timeout / 2)
             if self._teller is not None:
                 self._teller.close()
             if self._process.poll() is None:  # else another manager may serve the directory by now

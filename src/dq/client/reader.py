@@ -78,7 +78,7 @@ class Reader:
         self._starts: dict[str, Start] = {check_name("stream", stream): begin for stream in streams}
         self._follows = follow
         root, chosen = root_of(broker), bucket_chooser(buckets, rank, world_size)
-        shelf = Shelf(root, Filter(Matcher(topic, pattern), match), chosen)
+        shelf = self._shelf = Shelf(root, Filter(Matcher(topic, pattern), match), chosen)
         core = self._core = ReaderCore(shelf)
         self._session = ReaderSession(root, shelf, core, self._starts, seconds_of("reconnect_timeout", reconnect_timeout))
         self._lock, self._changing = self._session.lock, threading.Lock()
@@ -116,19 +116,40 @@ class Reader:
     def __iter__(self) -> Iterator[Record]:
         """The records, as they come; with `follow=False` up to the end there is when it gets there. Raises as `get`."""
         self._session.check()
+        while not self._session.stopped:
+            yield from self.in_hand()
+            if not self.read_ahead():
+                return
+
+    def in_hand(self) -> Iterator[Record]:
+        """The records of an iteration that need not be waited for."""
         ahead = self._core.ahead
         while not self._session.stopped:
             try:
                 record = ahead.popleft()  # in one step, so that no lock is taken for a record
             except IndexError:
-                taken = self._take(1, None if self._follows else 0.0, lambda _: self._core.some())
-                if not taken:
-                    return
-                with self._lock:
-                    ahead.extend(taken)
-                del taken  # what is handed out and dropped is gone before the next are made
-            else:
-                yield record
+                return
+            yield record
+
+    def read_ahead(self) -> bool:
+        """Waits for records and takes some in hand; False where an iteration is to end."""
+        taken = self._take(1, None if self._follows else 0.0, lambda _: self._core.some())
+        with self._lock:
+            self._core.ahead.extend(taken)
+        return bool(taken)
+
+    def give_back(self, records: list[Record]) -> None:
+        """Takes back what `get` has returned to somebody who was cancelled: it comes next."""
+        with self._lock:
+            self._core.ahead.extendleft(reversed(records))
+
+    def refresh(self) -> None:
+        """Finds out what is committed now; `get` asks only where it knows of nothing more."""
+        self._session.refresh()
+
+    def wake(self) -> None:
+        """Has the threads that wait look whether they are to go on waiting."""
+        self._session.wake()
 
     def _take(self, limit: int, timeout: float | timedelta | None, take: Callable[[int], list[T]]) -> list[T]:
         limit = whole_of("limit", limit, 1, _LIMIT_MAX)
@@ -184,7 +205,8 @@ class Reader:
         """Goes on at another place; what it takes is as `start=` of the reader. Raises InvalidSetting."""
         place = start_of(start, time.time())
         self._session.check()
-        self._session.refresh()  # "newest" is what is the newest now
+        if not place.offsets and place.text != "oldest":
+            self._session.refresh()  # "newest" is what is the newest now
         with self._lock:
             self._core.seek(place)
 
@@ -233,6 +255,7 @@ class Reader:
         if self._session.close():
             with self._lock:
                 self._core.close()
+            self._shelf.close()
 
     def after_fork(self, refusal: Forked) -> None:
         """In a forked child: this object is the parent's."""

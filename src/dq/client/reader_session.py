@@ -193,6 +193,10 @@ class ReaderSession:
     def stop(self) -> None:
         """Whoever waits goes on; nobody waits again."""
         self.stopped = True
+        self.wake()
+
+    def wake(self) -> None:
+        """Has whoever waits look again."""
         if self._attached:
             self._link.interrupt()
         self._changed.set()

@@ -5,19 +5,22 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dq.client.bucket_cursor import BucketCursor, Filter
+from dq.client.fetcher import Fetcher
 from dq.config import LIMITS
 from dq.errors import Damaged
 from dq.log.backend import BucketPlace, End, StorageReader, backend_of
+from dq.log.fetched import FetchedReader
 from dq.log.files import Files
 from dq.log.gone_file import read_gone
 from dq.log.layout import REPAIR, Layout
 from dq.log.stream_file import read_stream
 from dq.model.epoch import EpochStart
-from dq.model.settings import StreamSettings
+from dq.model.settings import BY_CLASS, StreamSettings
 from dq.model.start import Start
 
 Choose = Callable[[str, int], list[int]]
@@ -59,12 +62,19 @@ class Shelf:
 
     def __init__(self, root: Path, wanted: Filter, choose: Choose) -> None:
         self.root, self.wanted, self.choose = root, wanted, choose
+        self._fetcher = Fetcher(root)
         self._files, self._layout = Files(_OPEN_FILES_MAX), Layout(root)
 
     def log(self, stream: str, bucket: int, settings: StreamSettings) -> StorageReader:
         """Opens the log of a bucket. Raises InvalidSetting, BackendFailed: its backend cannot be read from here."""
+        if settings.durability == BY_CLASS:
+            return FetchedReader(partial(self._fetcher.fetch, stream, bucket))
         place = BucketPlace(self._files, self._layout.bucket(stream, bucket), options=settings.options, limits=LIMITS)
         return backend_of(settings).open_reader(place)
+
+    def close(self) -> None:
+        """Gives up the connection that it may have to the publisher broker."""
+        self._fetcher.close()
 
     def look(self, name: str) -> Told:
         """What the directory has of a stream.

@@ -160,6 +160,15 @@ class Stream:
             removed += self._broker.change("stream", self.name, "remove", ids=some)["removed"]
         return removed
 
+    def sync(self) -> None:
+        """Returns once all that is stored is flushed. With durability "sync" it was when its receipts came; with "interval"
+        and "os" it is on disk then, and with "backend" its class has been asked to flush.
+
+        Raises:
+            SyncFailed: the disk did not confirm it. BackendFailed: the class failed. UnknownStream: the stream is gone.
+        """
+        self._broker.change("stream", self.name, "sync")
+
     # --- the whole ---------------------------------------------------------------------------------------------------
 
     def destroy(self) -> None:

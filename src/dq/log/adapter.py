@@ -239,6 +239,11 @@ class AdapterLog:
         """See `StorageWriter.unsynced`."""
         return self._failed is None and self._synced != self.end.offset
 
+    @property
+    def synced(self) -> int:
+        """See `StorageWriter.synced`."""
+        return self._synced
+
     def sync(self) -> None:
         """See `StorageWriter.sync`. Raises BackendFailed; it may be tried again."""
         self._check_usable()

@@ -257,6 +257,11 @@ class BucketLog:
         """See `StorageWriter.unsynced`."""
         return self._synced != self.end.offset
 
+    @property
+    def synced(self) -> int:
+        """See `StorageWriter.synced`."""
+        return self._synced
+
     def _flush(self, act: Callable[[], None]) -> None:
         try:
             act()

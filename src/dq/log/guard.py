@@ -96,6 +96,11 @@ class GuardedWriter:
         """See `StorageWriter.unsynced`."""
         return self._failed is None and self._writer.unsynced
 
+    @property
+    def synced(self) -> int:
+        """See `StorageWriter.synced`."""
+        return self._writer.synced
+
     def append(self, batch: Batch) -> Stored:
         """See `StorageWriter.append`."""
         self._check_usable()

@@ -156,6 +156,10 @@ class StorageWriter(Protocol):
     def unsynced(self) -> bool:
         """Whether `sync()` has anything to do; never after a commit with durability "sync"."""
 
+    @property
+    def synced(self) -> int:
+        """All before this offset is flushed."""
+
     def sync(self) -> None:
         """Flushes what was committed before the call. In any thread, while another one appends and commits.
 

@@ -174,7 +174,13 @@ _FORMS: Final[dict[tuple[EventType, EventOwner], tuple[dict[str, _Kinds], dict[s
     (_T.WRITE, _O.LISTENER): ({"number": _WHOLE, "channel": _TEXT}, {"topic": _TEXT, "mode": _TEXT}),
     (_T.READ, _O.CONSUMER): ({"credit": _WHOLE}, {"number": _WHOLE, "now": _FLAG}),
     (_T.READ, _O.CONSUMER_BROKER): ({"credit": _WHOLE}, {}),
-    (_T.READ, _O.READER): ({"credit": _WHOLE}, {"number": _WHOLE}),
+    (_T.READ, _O.READER): (
+        {"credit": _WHOLE},
+        {
+            "number": _WHOLE, "request": _WHOLE, "stream": _TEXT, "bucket": _WHOLE, "first": _WHOLE, "count": _WHOLE,
+            "size": _WHOLE,
+        },
+    ),
     (_T.TASK, _O.CONSUMER_BROKER): (
         {"lease": _WHOLE, "stream": _TEXT, "bucket": _WHOLE, "first": _WHOLE, "count": _WHOLE, "publishers": _LIST},
         {"attempts": _DICT, "errors": _DICT},

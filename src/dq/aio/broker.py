@@ -1,0 +1,101 @@
+"""`dq.aio.Broker`, `BrokerManager` and `connect`: the handles on a broker."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from dq.aio.face import Face
+from dq.aio.stream import Stream
+from dq.aio.threads import in_thread
+from dq.client.broker import Broker as SyncBroker
+from dq.client.broker import connect as sync_connect
+from dq.client.manager import BrokerManager as SyncBrokerManager
+from dq.client.place import root_of
+from dq.config import LIMITS
+from dq.model.receipt import Receipt
+from dq.model.signal import BroadcastResult
+
+
+class Broker(Face[SyncBroker]):
+    """A handle on a running broker; what `connect` returns. Used by `async with`.
+
+    Attributes:
+        root: the data directory.
+    """
+
+    root: Path
+
+    @property
+    def sync(self) -> SyncBroker:
+        """The handle of `dq` that it is made of."""
+        return self._it
+
+    async def publish(
+        self,
+        stream: str,
+        payload: Any,
+        *,
+        key: str | None = None,
+        topic: str | None = None,
+        name: str = "",
+        headers: Mapping[str, str] | None = None,
+        timeout: float = LIMITS.publish_timeout_seconds,
+    ) -> Receipt:
+        """Publishes one record to a stream and returns once it is committed. For many a `Publisher` is faster."""
+        publish = partial(self._it.publish, stream, payload, key=key, topic=topic, name=name, headers=headers, timeout=timeout)
+        return await in_thread(publish)
+
+    async def stream(self, name: str, **settings: Any) -> Stream:
+        """Makes a stream, or finds it; see `dq.Broker.stream`."""
+        return Stream(await in_thread(partial(self._it.stream, name, **settings)))
+
+    async def streams(self) -> list[str]:
+        """The names of all streams, sorted."""
+        return await in_thread(self._it.streams)
+
+    async def broadcast(
+        self,
+        channel: str,
+        payload: Any,
+        *,
+        mode: Literal["forget", "all", "any", "best"] = "all",
+        topic: str | None = None,
+        timeout: float | timedelta = LIMITS.broadcast_timeout_seconds,
+    ) -> BroadcastResult:
+        """Tells something to whoever listens to a channel now; see `dq.Broker.broadcast`."""
+        return await in_thread(partial(self._it.broadcast, channel, payload, mode=mode, topic=topic, timeout=timeout))
+
+    async def stats(self) -> dict[str, Any]:
+        """Figures of the manager, both brokers, all streams and sinks, as one dict."""
+        return await in_thread(self._it.stats)
+
+
+class BrokerManager(Broker):
+    """The broker of a data directory, started by this process, stopped at the end of `async with`; see `dq.BrokerManager`."""
+
+    def __init__(self, path: str | os.PathLike[str] | None = None, *, log_level: int = logging.WARNING) -> None:
+        self.root = root_of(path)
+        super().__init__(partial(SyncBrokerManager, self.root, log_level=log_level))
+
+    async def stop(self, timeout: float = LIMITS.stop_seconds) -> None:
+        """Stops it in order; safe twice. Nothing that was confirmed is lost by what is left after `timeout` seconds."""
+        manager = self._it
+        if isinstance(manager, SyncBrokerManager):
+            await in_thread(partial(manager.stop, timeout))
+
+
+class _Attached(Broker):
+    def __init__(self, path: str | os.PathLike[str] | None, start: bool, log_level: int) -> None:
+        self.root = root_of(path)
+        super().__init__(partial(sync_connect, self.root, start=start, log_level=log_level))
+
+
+def connect(path: str | os.PathLike[str] | None = None, *, start: bool = False, log_level: int = logging.WARNING) -> Broker:
+    """Attaches to the broker that serves a data directory: `async with connect("queue_data") as broker`; see `dq.connect`."""
+    return _Attached(path, start, log_level)

@@ -326,7 +326,7 @@ def test_a_stream_with_a_ttl_is_destroyed_when_it_is_over(broker, name):
 
 def test_it_says_in_words_what_cannot_be_asked_of_a_stream(broker, name):
     broker.stream(name)
-    with pytest.raises(InvalidSetting, match="can be asked for trim, remove, destroy, stats, list"):
+    with pytest.raises(InvalidSetting, match="can be asked for trim, remove, destroy, stats, sync, list"):
         broker.change("stream", name, "polish")
     with pytest.raises(UnknownStream, match=f"did you mean '{name}'"):
         broker.change("stream", f"{name}x", "stats")

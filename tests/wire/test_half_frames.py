@@ -92,6 +92,8 @@ SPOKEN = {
         envelope("REGISTER", "CLIENT", id="x-9", pid=1),
         envelope("REGISTER", "PUBLISHER", id="x-9", pid=1, stream="cut", create=True),
         envelope("REGISTER", "CONSUMER", id="x-9", pid=1, sink="cut", streams=["cut"], create=True),
+        envelope("REGISTER", "LISTENER", id="x-9", pid=1, channels=["cut"]),
+        envelope("REGISTER", "WATCHER", id="x-9", pid=1, process="manager"),
     ],
     "a client": [
         envelope("STATUS", "CLIENT", request=1),
@@ -105,6 +107,11 @@ SPOKEN = {
         envelope("NACK", "CONSUMER", number=1, outcome="retry", ranges=[[0, 0, 1]]),
         envelope("EXTEND", "CONSUMER", leases=[0]),
         envelope("CLOSE", "CONSUMER"),
+    ],
+    "a listener": [
+        envelope("WRITE", "LISTENER", b'{"at":1,"payload":1}\n', number=1, channel="cut", mode="all"),
+        envelope("ACK", "LISTENER", number=1),
+        envelope("CLOSE", "LISTENER"),
     ],
 }
 

@@ -53,13 +53,26 @@ class FakeNeighbour:
         return self.reads
 
 
+class FakeReaders:
+    """The readers that this broker serves: which streams they were told of."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def changed(self, name: str) -> None:
+        self.told.append(name)
+
+    def destroyed(self, name: str) -> None:
+        self.told.append(f"{name} destroyed")
+
+
 class Bench:
     """The publisher broker's part of trimming, in one thread, under a clock that is moved by hand."""
 
     def __init__(self, root: Path, limits: Limits = LIMITS) -> None:
         self.clock = FakeClock(wall=time.time())
         self.life = FakeLife(root, self.clock, limits=limits)
-        self.neighbour = FakeNeighbour()
+        self.neighbour, self.readers = FakeNeighbour(), FakeReaders()
         self.start()
 
     def start(self) -> None:
@@ -67,7 +80,7 @@ class Bench:
         self.catalog = Catalog(self.life.files, self.life.root, self.life.limits, self.clock.wall)
         self.catalog.open()
         assert not self.catalog.errors
-        self.notices = Notices(self.neighbour)
+        self.notices = Notices(self.neighbour, self.readers)
         self.trimming = Trimming(self.life, self.catalog, self.notices)
         for stream in self.catalog.streams.values():
             self.trimming.opened(stream)
@@ -271,6 +284,7 @@ def test_the_other_broker_is_told_of_marks_and_of_removed_records(bench):
     assert bench.notices.urgent
     assert told(bench) == [whole]
     assert told(bench) == []
+    assert bench.readers.told == ["orders", "orders"]
     # And one that is new is told all of it
     bench.notices.begin_anew(bench.catalog.streams.values())
     assert told(bench) == [whole]

@@ -35,8 +35,8 @@ class Notices:
     def moved(self, stream: OpenStream) -> None:
         """The marks of a stream have moved by its limits."""
         self._readers.changed(stream.name)
-        if stream.name not in self._changed:
-            self._changed[stream.name] = (stream, False)
+        _, whole = self._changed.get(stream.name, (stream, False))
+        self._changed[stream.name] = (stream, whole)
 
     def changed(self, stream: OpenStream) -> None:
         """A user has had records of a stream trimmed or removed."""

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from dq.client.manager import BrokerManager
     from dq.client.publisher import Publisher
     from dq.client.reader import Reader
+    from dq.client.sink import Sink
+    from dq.client.stats import SinkStats
     from dq.client.stream import Pinned, Stream, StreamStats, Topic
     from dq.client.task import Task
     from dq.errors import (
@@ -81,6 +83,8 @@ _HOMES = {
         "StreamStats",
         "Topic",
     ),
+    "dq.client.sink": ("Sink",),
+    "dq.client.stats": ("SinkStats",),
     "dq.client.task": ("Task",),
     "dq.errors": (
         "AlreadySettled",
@@ -160,9 +164,9 @@ __all__ = [
     "DqError", "Event", "EventOwner", "EventType", "Forked", "InUse", "InvalidName", "InvalidPayload", "InvalidSetting",
     "Listener", "ListenerDropped", "LogError", "MissingColumn", "NewerFormat", "Outcome", "OutcomeUnknown", "Pinned",
     "ProtocolError", "PublishError", "PublishTimeout", "Publisher", "QueueFull", "Reader", "Receipt", "Receipts",
-    "Record", "RecordTooLarge", "RecordsTrimmed", "SequenceError", "SettingsMismatch", "Signal", "SinkSettings",
-    "StorageBackend", "Stream", "StreamReadOnly", "StreamSettings", "StreamStats", "SyncFailed", "Task", "TaskIn",
-    "Topic", "UnknownSink", "UnknownStream", "UsageError", "Verification", "connect", "get_backend_class",
+    "Record", "RecordTooLarge", "RecordsTrimmed", "SequenceError", "SettingsMismatch", "Signal", "Sink", "SinkSettings",
+    "SinkStats", "StorageBackend", "Stream", "StreamReadOnly", "StreamSettings", "StreamStats", "SyncFailed", "Task",
+    "TaskIn", "Topic", "UnknownSink", "UnknownStream", "UsageError", "Verification", "connect", "get_backend_class",
     "list_backends", "register_backend", "verify",
 ]  # fmt: skip
 __version__ = "0.1.0"

@@ -11,7 +11,6 @@ import pytest
 
 from dq import (
     Consumer,
-    DqError,
     InvalidName,
     InvalidPayload,
     InvalidSetting,
@@ -19,6 +18,7 @@ from dq import (
     RecordTooLarge,
     SettingsMismatch,
     TaskIn,
+    UnknownSink,
     UnknownStream,
 )
 from dq.config import LIMITS
@@ -303,6 +303,6 @@ def test_an_unknown_stream_is_refused_with_near_names_where_none_is_to_be_made(b
     assert "orders-of-tody" not in broker.stats()["publisher_broker"]["streams"]
 
 
-def test_a_consumer_needs_a_stream(broker):
-    with pytest.raises(DqError, match="needs a stream"):
-        Consumer(broker, sink="s")
+def test_a_consumer_of_a_new_sink_needs_a_stream(broker):
+    with pytest.raises(UnknownSink, match=r"no sink 'mailmen': .* if it names the streams"):
+        Consumer(broker, sink="mailmen")

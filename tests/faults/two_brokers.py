@@ -25,7 +25,7 @@ from dq.log.directories import make_directory
 from dq.log.layout import Layout
 from dq.log.reader import BucketReader
 from dq.log.retention import trim_offset
-from dq.log.sink_file import make_sink
+from dq.log.sink_file import SinkFile, make_sink
 from dq.log.storage import Batch, StorageWriter
 from dq.log.stream_file import read_stream
 from dq.model.event import decode
@@ -169,9 +169,9 @@ class Brokers:
         settings = SinkSettings(max_attempts=3)
         if not self._exists(LAYOUT.sink_settings(SINK)):
             make_sink(self.files, ROOT, SINK, settings)
-        self.run = SinkRun(ROOT, self.files, self.clock, SINK, settings, SMALL)
-        for stream in self.run.streams:
-            self.run.reopen_stream(read_stream(self.files, ROOT, stream))
+        self.run = SinkRun(ROOT, self.files, self.clock, SINK, SinkFile(settings), SMALL)
+        for stream in self.run.shards.streams:
+            self.run.shards.reopen(read_stream(self.files, ROOT, stream))
         self._send_letters()  # the first turn: nobody has said yet how far the streams are committed
         self._tell_of_streams()
         now = self.clock.monotonic()
@@ -198,7 +198,7 @@ class Brokers:
         for name in (STREAM,):
             stream = self.catalog.get(name)
             if stream is not None:
-                self.run.open_stream(*undescribe(describe(stream)))
+                self.run.shards.open(*undescribe(describe(stream)))
         self.told.clear()
         self.run.unsynced = True
 
@@ -257,7 +257,7 @@ class Brokers:
             assert waiting.pop(0)[0] == sequence
             self.said.receipts.update((number, (bucket, first + n)) for n, number in enumerate(numbers))
         if self.run is not None:
-            self.run.committed((STREAM, bucket), end)
+            self.run.shards.committed((STREAM, bucket), end)
 
     def publish_again(self, bucket: int, publisher: str) -> None:
         """The last batch of a publisher that was answered comes a second time: it is known by its number."""
@@ -276,11 +276,11 @@ class Brokers:
         """A turn of the consumer broker, and what its consumer says then."""
         try:
             pushes, _ = self.run.dispatch(self.clock.monotonic())
-            intents = self.run.letters_due()
+            intents = self.run.letters.due()
             self.run.write_notes()
             if intents:
                 self._sync_sink()
-            letters = self.run.dead_letter_writes(intents)
+            letters = self.run.letters.writes(intents)
         except (LogError, DiskFull) as error:
             self._note(error)
             self._sink_lost(error)
@@ -315,7 +315,7 @@ class Brokers:
         self.said.flushed = count
 
     def _send_letters(self) -> None:
-        self._store(self.run.dead_letter_writes(self.run.letters_due()))
+        self._store(self.run.letters.writes(self.run.letters.due()))
 
     def _store(self, letters) -> None:  # type: ignore[no-untyped-def]
         """Dead letters on their way through the manager to the publisher broker, and its answers back."""
@@ -334,7 +334,7 @@ class Brokers:
             self.run.core.dead_letter_stored(STREAM, letter["sequence"])
 
     def resend_letters(self) -> None:
-        self._store(self.run.dead_letter_writes(self.run.letters_again()))
+        self._store(self.run.letters.writes(self.run.letters.again()))
 
     # --- every second ------------------------------------------------------------------------------------------------
 
@@ -390,9 +390,9 @@ class Brokers:
             self.consume()
             self.resend_letters()
             figures = self.run.core.stats().shards
-            if not self.waiting and not self.run.damaged and all(f.floor == f.end for f in figures.values()):
+            if not self.waiting and not self.run.shards.damaged and all(f.floor == f.end for f in figures.values()):
                 break
-            if self.run.damaged:  # a disk that fails to read closes the bucket for this sink until the next start
+            if self.run.shards.damaged:  # a disk that fails to read closes the bucket for this sink until the next start
                 self._start_consumer_broker()
         else:
             raise AssertionError(f"it does not come to its end: {self.waiting} batches wait, {figures}")

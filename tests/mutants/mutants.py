@@ -72,8 +72,8 @@ MUTANTS = [
     Mutant(
         "settled before the dead letter is stored",
         "broker/consumer_broker.py",
-        "                for event in run.dead_letter_writes(letters):\n",
-        "                events = run.dead_letter_writes(letters)\n"
+        "                for event in run.letters.writes(letters):\n",
+        "                events = run.letters.writes(letters)\n"
         "                for letter in letters:\n"
         "                    run.core.dead_letter_stored(letter.stream, letter.intent)\n"
         "                run.write_notes()\n"

@@ -270,7 +270,9 @@ class World:
             idle = isinstance(client, SimConsumer) or client.idle
             lines.append(f"{client.id}: welcome {client.welcome}, connected {client.end is not None}, idle {idle}")
         service = self.manager.consumer_broker.service
-        lines += [f"{run.name}: {run.core.stats()}, damaged {run.damaged}" for run in (service._sinks if service else ())]
+        lines += [
+            f"{run.name}: {run.core.stats()}, damaged {run.shards.damaged}" for run in (service._sinks if service else ())
+        ]
         service = self.manager.publisher_broker.service
         if service is not None:
             lines.append(str({n: [w.stats() for w in s.writers] for n, s in service._catalog.streams.items()}))

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import logging
 import socket
-from concurrent.futures import Future
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dq.broker.broadcast import Broadcasts
-from dq.broker.desk import Desk, Neighbour, Served
+from dq.broker.confirmations import Confirmations, Numbering
+from dq.broker.desk import Desk, Neighbour, nack
 from dq.broker.life import Life, Setup, prepare
-from dq.broker.opened import check_pushable
+from dq.broker.sink_changes import SinkChanges
 from dq.broker.sink_run import Push, SinkRun
+from dq.broker.sink_sync import SinkSync
 from dq.broker.sinks import Sinks
 from dq.broker.words import acked, extended, given_back
 from dq.config import LIMITS
+from dq.core.deadlines import Deadlines
 from dq.errors import BrokerLost, Damaged, DiskFull, DqError, LogError, ProtocolError, SyncFailed
 from dq.log.backend import End
 from dq.log.directories import make_directory
@@ -32,19 +34,18 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("dq")
 _OWNER = EventOwner.CONSUMER_BROKER
-Shard = tuple[str, int]
 _RETRY_SECONDS = 1.0
 
 
-class ConsumerClient(Served):
+class ConsumerClient(Numbering):
     """A consumer, and its sink."""
 
-    __slots__ = ("noted", "run")
+    __slots__ = ("run",)
 
     def __init__(self, pipe: Pipe, client: str, pid: int, run: SinkRun) -> None:
         super().__init__(pipe, client, pid)
         self.run = run
-        self.noted = 0  # the number of the last thing it said; to be confirmed, once it is written
+        self.noted = 0
 
     def labels(self) -> dict[str, str]:
         return {"peer": EventOwner.CONSUMER, "client": self.id, "sink": self.run.name}
@@ -59,19 +60,17 @@ class ConsumerBroker:
         self._life = life
         self._lock: HeldLock | None = None
         self._sinks = Sinks(life)
-        self._told: dict[Shard, int] = {}
+        self._sync = SinkSync(life, self._sinks)
         self._desk: Desk[ConsumerClient] = Desk(life, _OWNER, self._on_consumer, self._died)
-        self._neighbour = Neighbour(life, self._on_hint)
         self._broadcasts = Broadcasts(life, _OWNER)
+        self._confirmations = Confirmations(life, self._desk)
+        self._changes = SinkChanges(self._sinks, self._touch, self._end_sink)
+        self._neighbour = Neighbour(life, self._on_neighbour_event)
         self._touched: dict[SinkRun, None] = {}  # no set: what is served first is the same in each run
-        self._syncer = life.threads(1)
-        self._syncing: Future[None] | None = None
-        self._sync_at = 0.0
+        self._deadlines: Deadlines[SinkRun] = Deadlines()
         self._resend_at: float | None = None  # dead letters under way are sent again then
         self._resending: dict[SinkRun, None] = {}
         self._subscribed = self._heard = False
-        self._unconfirmed: dict[ConsumerClient, None] = {}
-        self._confirm_at = 0.0
 
     # --- life ------------------------------------------------------------------------------------------------------
 
@@ -86,19 +85,13 @@ class ConsumerBroker:
     def wait_seconds(self) -> float | None:
         if self._touched:
             return 0.0
-        now = self._life.clock.monotonic()
-        deadlines = [at for at in (run.core.next_deadline() for run in self._sinks) if at is not None]
-        if self._unconfirmed:
-            deadlines.append(self._confirm_at)
-        if any(run.unsynced for run in self._sinks):
-            deadlines.append(self._sync_at)
-        if self._resend_at is not None:
-            deadlines.append(self._resend_at)
-        return max(min(deadlines) - now, 0.0) if deadlines else None
+        due = (self._deadlines.first(), self._confirmations.due, self._sync.due, self._resend_at)
+        moments = [moment for moment in due if moment is not None]
+        return max(min(moments) - self._life.clock.monotonic(), 0.0) if moments else None
 
     def stop(self) -> None:
-        self._syncer.shutdown()
         self._broadcasts.stop()
+        self._sync.close()
         for client in list(self._desk.clients.values()):
             self._desk.forget(client)
         for run in self._sinks:
@@ -114,11 +107,13 @@ class ConsumerBroker:
     def on_event(self, event: Event) -> None:
         if event.type is EventType.STATUS:
             self._life.tell(Event(EventType.ACK, _OWNER, {"request": event["request"], "status": self._status()}))
+        elif event.type is EventType.CHANGE:
+            self._change(event)
         elif event.type is EventType.ACK and "publisher" in event.fields:
             run = self._sinks.runs.get(str(event["publisher"]).removeprefix("sink:"))
             if run is not None:
                 run.core.dead_letter_stored(str(event["stream"]).removesuffix(DEAD_LETTER_SUFFIX), event["sequence"])
-                self._touched[run] = None
+                self._touch(run)
                 self._subscribe()
         elif event.type is EventType.NACK and "publisher" in event.fields:
             log.warning("a dead letter waits: %s", event["message"])
@@ -126,13 +121,38 @@ class ConsumerBroker:
         else:
             log.error("the manager sent %s, which is not for the consumer broker", event.type)
 
+    def _change(self, event: Event) -> None:
+        request = event["request"]
+        try:
+            result = self._changes.do(event)
+        except DqError as error:
+            if isinstance(error, SyncFailed):  # the next broker finds out what the disk has, and does it then
+                self._life.fail(error)
+                return
+            self._life.tell(nack(_OWNER, error, request=request))
+            return
+        self._life.tell(Event(EventType.ACK, _OWNER, {"request": request, "result": result}))
+
+    def _end_sink(self, run: SinkRun) -> None:
+        """A sink is destroyed: its consumers come again and find it gone; nothing of it is flushed or waited for any more."""
+        self._turn_away(run)
+        self._sync.settle()
+        self._deadlines.cancel(run)
+        self._touched.pop(run, None)
+        self._resending.pop(run, None)
+
     def _status(self) -> dict[str, object]:
         return {
             "sinks": {run.name: run.status() for run in self._sinks},
             "closed": {name: str(error) for name, error in self._sinks.closed.items()},
             "consumers": {c.id: {"pid": c.pid, "sink": c.run.name} for c in self._desk.clients.values()},
             "listeners": self._broadcasts.status(),
+            "pins": self._sinks.pins(),
         }
+
+    def _touch(self, run: SinkRun) -> None:
+        """There may be something to be done for a sink at the end of this turn."""
+        self._touched[run] = None
 
     # --- clients ---------------------------------------------------------------------------------------------------
 
@@ -145,10 +165,10 @@ class ConsumerBroker:
         try:
             desk.check_room()
             check_client_id(consumer)
-            check_pushable(event.get("opened", []))  # before the sink is made
-            run = self._sinks.get(event["sink"], event.get("settings", {}))
-            new = [self._sinks.put_over(run, opened) for opened in event.get("opened", [])]
-            run.check_readable()
+            run = self._sink_of(event)
+            opened = [each for each in event.get("opened", []) if self._is_wanted(run, each, event)]
+            new = [self._sinks.put_over(run, each) for each in opened]
+            run.shards.check_readable()
             kept = self._join(run, event, is_new=any(new))
         except SyncFailed as error:  # the next broker finds out what the disk has; the client waits for it
             self._life.fail(error)
@@ -162,6 +182,20 @@ class ConsumerBroker:
         desk.answer(client, Event(EventType.ACK, _OWNER, {"leases": kept, "settings": run.settings.to_dict()}))
         self._subscribe()
 
+    def _sink_of(self, event: Event) -> SinkRun:
+        """The sink that a consumer asks for; made, if it is to be, but not for one that comes back to a sink it had."""
+        name, wish = event["sink"], event.get("settings", {})
+        if event.get("create", False) and not event.get("again", False):
+            return self._sinks.get_or_make(name, wish, event.get("opened", ()))
+        run = self._sinks.get(name)
+        run.settings.check_wish("sink", name, wish)
+        return run
+
+    @staticmethod
+    def _is_wanted(run: SinkRun, opened: dict[str, Any], event: Event) -> bool:
+        """Whether a consumer's stream is to be the sink's: not if it only comes back, and the sink was taken off meanwhile."""
+        return not event.get("again", False) or opened["stream"] not in run.shards.left
+
     def _join(self, run: SinkRun, event: Event, *, is_new: bool) -> list[int]:
         consumer, now, again = event["id"], self._life.clock.monotonic(), event.get("again", False)
         old = self._desk.clients.get(consumer)
@@ -169,7 +203,7 @@ class ConsumerBroker:
             self._desk.supersede(old)
             old.run.core.leave(old.id, now)
         kept = run.core.rejoin(consumer, event.get("leases", []) if again else (), now)
-        self._touched[run] = None
+        self._touch(run)
         try:
             run.write_notes()
             if is_new:  # else a power cut could forget what the sink is over, and nothing would be kept for it
@@ -184,23 +218,23 @@ class ConsumerBroker:
         self._left(client)
 
     def _left(self, client: ConsumerClient) -> None:
-        self._unconfirmed.pop(client, None)
-        self._touched[client.run] = None
+        self._confirmations.forget(client)
+        self._touch(client.run)
         self._subscribe()
 
     def _on_consumer(self, client: ConsumerClient, event: Event) -> None:
         if event.owner is not EventOwner.CONSUMER:
             raise ProtocolError(f"a consumer does not speak as {event.owner}")
         core, now = client.run.core, self._life.clock.monotonic()
-        self._touched[client.run] = None
+        self._touch(client.run)
         if event.type is EventType.ACK:
             acked(client.run, client.id, event, now)
-            self._confirm_later(client, event)
+            self._confirmations.note(client, event)
         elif event.type is EventType.READ:
             self._credit(client, event)
         elif event.type is EventType.NACK:
             given_back(client.run, client.id, event, now)
-            self._confirm_later(client, event)
+            self._confirmations.note(client, event)
         elif event.type is EventType.EXTEND:
             extended(client.run, client.id, event, now)
         elif event.type is EventType.CLOSE:
@@ -217,29 +251,16 @@ class ConsumerBroker:
         else:
             client.run.core.withdraw(client.id)
         if "number" in event.fields:
-            self._confirm_later(client, event)
-
-    def _confirm_later(self, client: ConsumerClient, event: Event) -> None:
-        """A confirmation goes along with the next lease, so that it wakes nobody; soon in any case, and now for who waits."""
-        client.noted = event["number"]
-        if event.get("now"):
-            self._unconfirmed.pop(client, None)
-            self._desk.answer(client, Event(EventType.ACK, _OWNER, {"number": client.noted}))
-        else:
-            if not self._unconfirmed:
-                self._confirm_at = self._life.clock.monotonic() + self._life.limits.confirm_seconds
-            self._unconfirmed[client] = None
+            self._confirmations.note(client, event)
 
     # --- a turn ----------------------------------------------------------------------------------------------------
 
     def turn(self) -> None:
         now = self._life.clock.monotonic()
-        for run in self._sinks:
-            deadline = run.core.next_deadline()
-            if deadline is not None and deadline <= now:
-                run.core.expire(now)
-                self._touched[run] = None
-                self._ask_silent(run)
+        for run in self._deadlines.due(now):
+            run.core.expire(now)
+            self._touch(run)
+            self._ask_silent(run)
         if self._resend_at is not None and self._resend_at <= now:
             self._resend_at = None
             self._resend_dead_letters()
@@ -247,95 +268,80 @@ class ConsumerBroker:
         pushes: list[Push] = []
         for run in touched:
             pushes += self._serve(run, now)
-            if run.damaged:
-                self._turn_away(run, now)
+            if run.shards.damaged:
+                self._turn_away_unserved(run)
         for consumer, parts in pushes:
             client = self._desk.clients.get(consumer)
             if client is not None:
-                self._confirm(client)
+                self._confirmations.confirm(client)
                 self._desk.push(client, parts)
-        if self._unconfirmed and now >= self._confirm_at:
-            for client in list(self._unconfirmed):
-                self._confirm(client)
+        self._confirmations.confirm_due(now)
         self._desk.flush()
         self._broadcasts.flush()
-        self._sync_when_due(now)
+        self._sync.run_due(now)
 
     def _ask_silent(self, run: SinkRun) -> None:
-        """Asks consumers of whom nothing was heard what they want; one that is stopped answers when it goes on."""
+        """Asks consumers of whom nothing was heard what they want; one that is stopped answers when it goes on. One that has
+        not answered for long is given up: it comes anew, if it ever does."""
+        for consumer in run.core.take_stale():
+            client = self._desk.clients.get(consumer)
+            if client is not None:
+                log.warning("%s (pid %d) of sink %s has been silent for long, and is cut off", client.id, client.pid, run.name)
+                self._desk.leave(client)
         for consumer in run.core.take_silenced():
             client = self._desk.clients.get(consumer)
             if client is not None:
                 run.core.withdraw(consumer)
                 self._desk.answer(client, Event(EventType.READ, _OWNER, {"credit": 0}))
 
-    def _turn_away(self, run: SinkRun, now: float) -> None:
+    def _turn_away_unserved(self, run: SinkRun) -> None:
         """Nothing of a sink can be read any more: its consumers come again, and are told why they are not let in."""
         try:
-            run.check_readable()
+            run.shards.check_readable()
         except Damaged:
-            for client in [client for client in self._desk.clients.values() if client.run is run]:
-                run.core.leave(client.id, now)
-                self._desk.forget(client)
-                self._left(client)
+            self._turn_away(run)
 
-    def _confirm(self, client: ConsumerClient) -> None:
-        if client in self._unconfirmed:
-            del self._unconfirmed[client]
-            self._desk.answer(client, Event(EventType.ACK, _OWNER, {"number": client.noted}))
+    def _turn_away(self, run: SinkRun) -> None:
+        """Takes all consumers off a sink. They come again."""
+        now = self._life.clock.monotonic()
+        for client in [client for client in self._desk.clients.values() if client.run is run]:
+            run.core.leave(client.id, now)
+            self._desk.forget(client)
+            self._left(client)
 
     def _serve(self, run: SinkRun, now: float) -> list[Push]:
         """Dispatches one sink and writes its notes; what it returns may be sent then."""
         pushes, more = run.dispatch(now)
         if more:
-            self._touched[run] = None
-        letters = run.letters_again() if run in self._resending else run.letters_due()
+            self._touch(run)
+        letters = run.letters.again() if run in self._resending else run.letters.due()
         self._resending.pop(run, None)
         try:
             run.write_notes()
             if letters:
                 run.sync()  # an intent is on disk before its dead letter is: else it could be written twice
-                for event in run.dead_letter_writes(letters):
+                for event in run.letters.writes(letters):
                     self._life.tell(event)
                 self._resend_at = now + _RETRY_SECONDS  # they may be lost on their way, to a broker that is just starting
         except (LogError, DiskFull) as error:
             # Nothing was confirmed of what could not be noted: consumers send it again to the next consumer broker.
             self._desk.drop_answers()
-            self._unconfirmed.clear()
+            self._confirmations.forget_all()
             self._life.fail(error)
             return []
+        deadline = run.core.next_deadline()
+        if deadline is not None:
+            self._deadlines.set(run, deadline)
+        if run.unsynced:
+            self._sync.note(run)
         return pushes
 
     def _resend_dead_letters(self) -> None:
         """Those under way may be lost; one that comes a second time is known by its number."""
         for run in self._sinks:
             if run.core.dead_letters():
-                self._resending[run] = self._touched[run] = None
-
-    def _sync_when_due(self, now: float) -> None:
-        """Every second, in a thread, so that no turn waits for the disk."""
-        if now < self._sync_at or (self._syncing is not None and not self._syncing.done()):
-            return
-        runs = [run for run in self._sinks if run.unsynced]
-        if runs:
-            self._sync_at = now + self._life.limits.sink_sync_seconds
-            floors = self._sinks.low_water()
-            self._syncing = self._syncer.submit(_sync_all, runs)
-            self._syncing.add_done_callback(lambda done: self._life.poller.call(lambda: self._synced(done, floors)))
-
-    def _synced(self, done: Future[None], floors: dict[Shard, int]) -> None:
-        """What was settled before the sync is settled for good, and the segments below may go."""
-        error = done.exception()
-        if error is not None:
-            self._life.fail(error)
-            return
-        for (stream, bucket), floor in floors.items():
-            if self._told.get((stream, bucket), 0) < floor:
-                self._told[stream, bucket] = floor
-                self._life.tell(Event(EventType.TRIM, _OWNER, {"stream": stream, "bucket": bucket, "offset": floor}))
-        if self._sinks.low_water() != floors:  # what was settled while the sync waited for its thread is told after the next
-            for run in self._sinks:
-                run.unsynced = True
+                self._resending[run] = None
+                self._touch(run)
 
     # --- the hint from the other broker ----------------------------------------------------------------------------
 
@@ -353,21 +359,24 @@ class ConsumerBroker:
         if wanted != self._subscribed and self._neighbour.send(Event(EventType.READ, _OWNER, {"credit": int(wanted)})):
             self._subscribed = wanted
 
-    def _on_hint(self, event: Event) -> None:
-        if event.type is not EventType.COMMITTED:
-            return  # what is gone is found when it is read
+    def _on_neighbour_event(self, event: Event) -> None:
         if not self._heard:  # a broker that is new knows no floors, and what was told it while it started is lost
             self._heard = True
-            self._told.clear()
-            for run in self._sinks:
-                run.unsynced = True
-        for stream, bucket, offset, segment, position, epoch in event["ends"]:
-            self._touched |= self._sinks.committed((stream, bucket), End(offset, segment, position), epoch)
+            self._sync.tell_anew()
+        if event.type is EventType.COMMITTED:
+            for stream, bucket, offset, segment, position, epoch in event["ends"]:
+                self._touched |= self._sinks.committed((stream, bucket), End(offset, segment, position), epoch)
+        else:
+            self._touched |= self._gone(event)
 
-
-def _sync_all(runs: list[SinkRun]) -> None:
-    for run in runs:
-        run.sync()
+    def _gone(self, event: Event) -> dict[SinkRun, None]:
+        """TRIM of the publisher broker: records of a stream are gone, or all of it."""
+        stream, uuid = event["stream"], event["uuid"]
+        if event.get("destroyed", False):
+            self._sync.forget(stream)
+            return self._sinks.destroyed(stream, uuid)
+        removed = [(bucket, (first, stop)) for bucket, first, stop in event.get("removed", ())]
+        return self._sinks.gone(stream, uuid, event.get("marks", ()), removed)
 
 
 def main(setup: Setup, inbox: Queue[bytes], outbox: Queue[bytes], handover: socket.socket) -> None:

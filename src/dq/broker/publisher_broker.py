@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import socket
-from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from dq.broker.desk import Desk, Neighbour, nack
@@ -34,7 +33,7 @@ from dq.log.directories import make_directory
 from dq.log.layout import Layout
 from dq.log.locks import HeldLock
 from dq.model.event import Event, EventOwner, EventType
-from dq.model.names import DEAD_LETTER_SUFFIX, check_client_id, check_name, check_new_stream
+from dq.model.names import DEAD_LETTER_SUFFIX, check_client_id, check_name, check_new_stream, near_names
 from dq.model.settings import StreamSettings
 
 if TYPE_CHECKING:
@@ -253,10 +252,10 @@ class PublisherBroker:
         for name in self._trimming.run_due():
             self._destroy_old(name)
         if self._hints_wanted or self._notices.urgent:
+            if self._notices.waiting:  # first: what was taken out is not handed out by a broker that is new
+                self._notices.send()
             if self._hints:
                 self._send_hints()
-            if self._notices.waiting:
-                self._notices.send()
 
     def _destroy_old(self, name: str) -> None:
         log.info("stream %s has lived for its ttl", name)
@@ -363,8 +362,7 @@ def _committed(writer: StorageWriter) -> End | DqError:
 
 
 def _unknown(name: str, known: dict[str, OpenStream]) -> UnknownStream:
-    near = get_close_matches(name, list(known), n=3)
-    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"there are {len(known)} streams."
+    hint = near_names(name, known, "streams")
     return UnknownStream(f"there is no stream {name!r}: {hint} A Publisher makes a missing stream unless create=False")
 
 

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from dq.broker.life import Life
 from dq.broker.opened import check_pushable, undescribe
 from dq.broker.sink_run import SinkRun
-from dq.errors import BrokerLost, DiskFull, DqError, LogError
+from dq.broker.sink_shards import Shard
+from dq.core.ranges import Range
+from dq.errors import BrokerLost, DiskFull, DqError, LogError, UnknownSink
 from dq.log.backend import End
 from dq.log.layout import Layout
-from dq.log.sink_file import make_sink, read_sink
+from dq.log.sink_file import SinkFile, destroy_sink, finish_destroying, make_sink, read_sink
 from dq.log.stream_file import read_stream
+from dq.model.names import near_names
 from dq.model.settings import SinkSettings
+from dq.model.start import parse_start
 
 log = logging.getLogger("dq")
-Shard = tuple[str, int]
 
 
 class Sinks:
@@ -43,7 +46,8 @@ class Sinks:
         """Opens every sink there is."""
         for name in self._life.files.list_directory(Layout(self._life.root).sinks):
             try:
-                self._open(name)
+                if not finish_destroying(self._life.files, self._life.root, name):
+                    self._open(name)
             except (LogError, DiskFull) as error:
                 self.closed[name] = error
                 log.error("sink %s is closed: %s", name, error)
@@ -52,57 +56,100 @@ class Sinks:
 
     def _open(self, name: str) -> SinkRun | None:
         """None where there is no such sink, or a kill came between its directory and its settings: nobody was told of it."""
-        settings = read_sink(self._life.files, self._life.root, name)
-        if settings is None:
+        found = read_sink(self._life.files, self._life.root, name)
+        if found is None:
             return None
-        run = SinkRun(self._life.root, self._life.files, self._life.clock, name, settings, self._life.limits)
-        self.closed.pop(name, None)
-        self.runs[name] = run
-        for stream in sorted(run.streams):
+        run = self._run(name, found)
+        for stream in sorted(run.shards.streams):
             self._over.setdefault(stream, {})[run] = None
         return run
 
-    def get(self, name: str, wish: dict[str, Any]) -> SinkRun:
-        """Finds a sink or makes it.
+    def _run(self, name: str, content: SinkFile) -> SinkRun:
+        life = self._life
+        run = SinkRun(life.root, life.files, life.clock, name, content, life.limits)
+        self.closed.pop(name, None)
+        self.runs[name] = run
+        return run
+
+    # --- sinks -------------------------------------------------------------------------------------------------------
+
+    def get(self, name: str) -> SinkRun:
+        """Finds a sink.
 
         Raises:
-            SettingsMismatch, InvalidName, InvalidSetting, DiskFull: as their names say. LogError: its log cannot be used.
+            UnknownSink: there is none; the message has near names. LogError: its log cannot be used.
         """
         run = self.runs.get(name)
         if run is None and name in self.closed:  # it may have been mended meanwhile, or the disk be well again
             run = self._open(name)
-        if run is not None:
-            run.settings.check_wish("sink", name, wish)
-            return run
-        settings = SinkSettings.from_dict(wish)
-        make_sink(self._life.files, self._life.root, name, settings)
-        run = self.runs[name] = SinkRun(self._life.root, self._life.files, self._life.clock, name, settings, self._life.limits)
-        self.closed.pop(name, None)
+        if run is None:
+            hint = near_names(name, self.runs, "sinks")
+            raise UnknownSink(f"there is no sink {name!r}: {hint} A consumer makes one if it names the streams for it")
         return run
+
+    def get_or_make(self, name: str, wish: dict[str, Any], opened: Sequence[dict[str, Any]]) -> SinkRun:
+        """Finds a sink that is as wished, or makes it.
+
+        Args:
+            opened: the streams that it is to be put over.
+
+        Raises:
+            SettingsMismatch, InvalidName, InvalidSetting, DiskFull: as their names say. LogError: its log cannot be used.
+        """
+        try:
+            run = self.get(name)
+        except UnknownSink:
+            settings = SinkSettings.from_dict(wish)
+            check_pushable(list(opened))
+            parse_start(settings.start).check_over({each["stream"]: range(len(each["ends"])) for each in opened})
+            make_sink(self._life.files, self._life.root, name, settings)
+            return self._run(name, SinkFile(settings))
+        run.settings.check_wish("sink", name, wish)
+        return run
+
+    def destroy(self, run: SinkRun) -> None:
+        """Deletes a sink, and what it knows. Raises LogError where the rest is deleted at the next start."""
+        del self.runs[run.name]
+        for over in self._over.values():
+            over.pop(run, None)
+        run.abandon()
+        destroy_sink(self._life.files, self._life.root, run.name)
 
     # --- their streams -----------------------------------------------------------------------------------------------
 
-    def put_over(self, run: SinkRun, opened: dict[str, Any]) -> bool:
+    def put_over(self, run: SinkRun, opened: dict[str, Any], start: str | None = None) -> bool:
         """Puts a sink over a stream that the publisher broker has opened. Returns whether it is new to the sink.
 
+        Args:
+            start: where it begins, if it is new to the sink; None: as the sink's settings say.
+
         Raises:
+            InvalidSetting: `start` says nothing of this stream.
             BrokerLost: that was an earlier publisher broker, and the stream may have lost its end since; to be asked again.
         """
         check_pushable([opened])
         found, firsts, ends = undescribe(opened)
+        removed = [(bucket, (first, stop)) for bucket, first, stop in opened.get("removed", ())]
         if found.epoch < self._epochs.get(found.name, 0):
             now = read_stream(self._life.files, self._life.root, found.name)
             if (now.uuid, now.epoch) != (found.uuid, found.epoch):
                 raise BrokerLost(f"stream {found.name!r} was opened anew meanwhile; connect again")
-        new = found.name not in run.streams
-        run.open_stream(found, firsts, ends)
+        new = found.name not in run.shards.streams
+        run.shards.open(found, firsts, ends, start)
         self._over.setdefault(found.name, {})[run] = None
         self._epochs.setdefault(found.name, found.epoch)
         for bucket in range(len(ends)):  # what was committed since is told only once, and that may have been before now
             epoch, end = self._ends.get((found.name, bucket), (0, ends[bucket]))
             if epoch == found.epoch:
-                run.committed((found.name, bucket), end)
+                run.shards.committed((found.name, bucket), end)
+        run.shards.gone(found.name, firsts, removed)
         return new
+
+    def take_off(self, run: SinkRun, stream: str, *, destroy: bool) -> None:
+        """Takes a sink off a stream. Its cursor is kept, unless it is to be destroyed. Raises LogError, DiskFull."""
+        run.shards.detach(stream, destroy=destroy)
+        if destroy:
+            self._over.get(stream, {}).pop(run, None)
 
     def committed(self, shard: Shard, end: End, epoch: int) -> dict[SinkRun, None]:
         """A bucket is committed up to `end`. Returns the sinks over it."""
@@ -113,19 +160,40 @@ class Sinks:
         if self._epochs.get(shard[0]) != epoch:
             self._reopen(shard[0])
         for run in over:
-            run.committed(shard, end)
+            run.shards.committed(shard, end)
+        return over
+
+    def gone(self, stream: str, uuid: str, marks: Sequence[int], removed: Sequence[tuple[int, Range]]) -> dict[SinkRun, None]:
+        """Records of a stream are gone: those below a mark by bucket, and ranges. Returns the sinks over it."""
+        over = {run: None for run in self._over.get(stream, ()) if run.shards.knows(stream, uuid)}
+        for run in over:
+            run.shards.gone(stream, marks, removed)
+        return over
+
+    def destroyed(self, stream: str, uuid: str) -> dict[SinkRun, None]:
+        """A stream was destroyed. The sinks over it wait for one of that name to be made. Returns them."""
+        over = {run: None for run in self._over.get(stream, ()) if run.shards.knows(stream, uuid)}
+        for run in over:
+            run.shards.forget(stream)
+        for shard in [shard for shard in self._ends if shard[0] == stream]:
+            del self._ends[shard]
+        self._epochs.pop(stream, None)
         return over
 
     def _reopen(self, stream: str) -> None:
         """Tells the sinks over a stream which one it is now; how far it is committed is told later."""
         try:
             found = read_stream(self._life.files, self._life.root, stream)
-        except (DqError, FileNotFoundError) as error:
+        except FileNotFoundError:
+            for run in self._over[stream]:
+                run.shards.forget(stream)
+            return
+        except DqError as error:
             log.error("the sinks over stream %s wait: it cannot be read: %s", stream, error)
             return
         self._epochs[stream] = found.epoch
         for run in self._over[stream]:
-            run.reopen_stream(found)
+            run.shards.reopen(found)
 
     def low_water(self) -> dict[Shard, int]:
         """Per bucket, what every sink over it has settled. Nothing, while it is not known what a closed sink has settled."""
@@ -134,3 +202,15 @@ class Sinks:
             for shard, floor in run.core.floors().items():
                 floors[shard] = min(floor, floors.get(shard, floor))
         return floors
+
+    def pins(self) -> dict[str, list[dict[str, Any] | None]]:
+        """By stream and bucket, the first record that a sink has not settled, and who has it: it keeps its segment on disk."""
+        pins: dict[Shard, dict[str, Any]] = {}
+        for run in self:
+            for shard, pin in run.pins().items():
+                if shard not in pins or pin["offset"] < pins[shard]["offset"]:
+                    pins[shard] = pin
+        buckets: dict[str, int] = {}
+        for stream, bucket in pins:
+            buckets[stream] = max(buckets.get(stream, 0), bucket + 1)
+        return {stream: [pins.get((stream, bucket)) for bucket in range(count)] for stream, count in buckets.items()}

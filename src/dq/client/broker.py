@@ -20,15 +20,16 @@ from dq.client.listener import Listener
 from dq.client.place import root_of
 from dq.client.publisher import Publisher
 from dq.client.reader import Reader
+from dq.client.sink import Sink, Start
 from dq.client.starter import start_detached
 from dq.client.stream import Stream
 from dq.client.teller import Teller
-from dq.client.wishes import with_seconds
+from dq.client.wishes import sink_wish, with_seconds
 from dq.config import LIMITS
 from dq.errors import BrokerLost, BrokerNotRunning, BrokerRunning, Closed, Forked, UnknownStream
 from dq.log.backend import wish_of
 from dq.model.event import Event, EventOwner, EventType, decode
-from dq.model.names import check_new_stream
+from dq.model.names import check_name, check_new_stream
 from dq.model.receipt import Receipt
 from dq.model.settings import StreamSettings
 from dq.model.signal import BroadcastResult, Signal
@@ -236,6 +237,53 @@ class Broker:
     def reader(self, *streams: str, **wishes: Any) -> Reader:
         """A `Reader` of these streams; the wishes are its own."""
         return Reader(self.root, *streams, **wishes)
+
+    def sink(
+        self,
+        name: str,
+        *streams: str,
+        start: Start | None = None,
+        ack_grace: float | timedelta | None = None,
+        max_attempts: int | None = None,
+        ordered: bool | None = None,
+        no_ack: bool | None = None,
+        topic: str | None = None,
+        pattern: str | re.Pattern[str] | None = None,
+        create: bool = True,
+    ) -> Sink:
+        """Makes a sink over streams, or finds it, and puts it over those of the streams that it is not over yet.
+
+        Args:
+            name: of the sink.
+            streams: those it is to be over; a missing one is made with its defaults. None: as the sink has them.
+            start: where it begins if it is new: see `Sink.seek`; default "oldest".
+            ack_grace, max_attempts, ordered, no_ack, topic, pattern: see `SinkSettings`; what is left out is as the sink has
+                it, or the default.
+            create: False refuses to make a missing sink or stream.
+
+        Raises:
+            UnknownSink: there is none, and none is to be made: `create` is False, or it would be over nothing.
+            SettingsMismatch: it exists with other settings; the message shows both.
+            UnknownStream, InvalidName, InvalidSetting.
+        """
+        wish = sink_wish(
+            start=start,
+            ack_grace=ack_grace,
+            max_attempts=max_attempts,
+            ordered=ordered,
+            no_ack=no_ack,
+            topic=topic,
+            pattern=pattern,
+        )
+        sink = Sink(self, name)
+        over = [check_name("stream", stream) for stream in streams]
+        self.change("sink", name, "open", wish=wish, streams=over, create=create and bool(over))
+        return sink
+
+    def sinks(self) -> list[str]:
+        """The names of all sinks, sorted."""
+        names: list[str] = self.change("sink", "", "list")["sinks"]
+        return names
 
     def stats(self) -> dict[str, Any]:
         """Figures of the manager, both brokers, all streams and sinks, as one dict."""

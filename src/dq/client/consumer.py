@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import threading
 import time
-from collections.abc import Iterator
-from datetime import timedelta
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from dq.client.hand import Hand
@@ -16,13 +17,12 @@ from dq.client.link import Link
 from dq.client.place import Place, root_of
 from dq.client.quitting import quit_if_asked
 from dq.client.task import Task
-from dq.client.wishes import seconds_of
+from dq.client.wishes import seconds_of, sink_wish
 from dq.config import LIMITS
 from dq.errors import BrokerLost, DqError, Forked, InvalidSetting
 from dq.model.event import Event, EventOwner, EventType
 from dq.model.names import check_name
 from dq.model.outcome import Outcome
-from dq.model.settings import SinkSettings
 
 log = logging.getLogger("dq")
 _LOOK_SECONDS = 0.25
@@ -37,16 +37,20 @@ class Consumer:
 
     Args:
         broker: a `BrokerManager`, what `dq.connect` returns, or the path of a data directory.
-        streams: the streams the sink is over; a missing one is made with its defaults.
+        streams: the streams the sink is over; a missing one is made with its defaults. None: those that the sink has.
         sink: the sink's name; it is made when it is new.
         prefetch: records to hold in hand; "auto" (default) keeps about 50 ms of work.
         idle_timeout: seconds without work after which the iteration ends; default None: never.
-        start, ack_grace, max_attempts: settings of the sink; what is left out is as the sink has it, or the default.
-        create: False refuses to make a missing stream.
+        start, ack_grace, max_attempts, ordered, no_ack, topic, pattern: settings of the sink, see `SinkSettings`; what is left
+            out is as the sink has it, or the default. `start` counts only while the sink is new: "oldest", "newest", an id, a
+            position, an aware datetime, or a timedelta ago.
+        match: a function of the task; those for which it returns False are dropped: settled for the sink, without having been
+            handed out. Default None: all are handed out.
+        create: False refuses to make a missing stream or sink.
         reconnect_timeout: seconds for which a broker that went away is looked for; default 30.
 
     Raises:
-        BrokerNotRunning, UnknownStream, SettingsMismatch, InvalidName, InvalidSetting.
+        BrokerNotRunning, UnknownStream, UnknownSink, SettingsMismatch, InvalidName, InvalidSetting.
     """
 
     def __init__(
@@ -56,14 +60,17 @@ class Consumer:
         sink: str,
         prefetch: int | Literal["auto"] = "auto",
         idle_timeout: float | timedelta | None = None,
-        start: str | None = None,
+        start: str | datetime | timedelta | None = None,
         ack_grace: float | timedelta | None = None,
         max_attempts: int | None = None,
+        ordered: bool | None = None,
+        no_ack: bool | None = None,
+        topic: str | None = None,
+        pattern: str | re.Pattern[str] | None = None,
+        match: Callable[[Task], object] | None = None,
         create: bool = True,
         reconnect_timeout: float | timedelta = LIMITS.reconnect_timeout_seconds,
     ) -> None:
-        if not streams:
-            raise InvalidSetting('a consumer needs a stream: Consumer(broker, "emails", sink="mailers")')
         if prefetch != "auto" and (
             isinstance(prefetch, bool) or not isinstance(prefetch, int) or not 1 <= prefetch <= LIMITS.prefetch_records_max
         ):
@@ -72,11 +79,18 @@ class Consumer:
         self.sink = check_name("sink", sink)
         self.streams = tuple(check_name("stream", stream) for stream in streams)
         self.consumer_id = f"c-{os.urandom(6).hex()}"
-        grace = ack_grace.total_seconds() if isinstance(ack_grace, timedelta) else ack_grace
-        wishes = {"start": start, "ack_grace": grace, "max_attempts": max_attempts}
-        self._wish = {name: value for name, value in wishes.items() if value is not None}
-        SinkSettings.from_dict(self._wish)  # what could not be granted anywhere is refused here
-        self._create = create
+        self._wish = sink_wish(
+            start=start,
+            ack_grace=ack_grace,
+            max_attempts=max_attempts,
+            ordered=ordered,
+            no_ack=no_ack,
+            topic=topic,
+            pattern=pattern,
+        )
+        self._match = match
+        self._ordered = False
+        self._create = create and bool(streams)  # a sink over nothing is none
         self._idle_timeout = None if idle_timeout is None else seconds_of("idle_timeout", idle_timeout)
         self._stopped = False
         self._iterating = 0
@@ -122,8 +136,11 @@ class Consumer:
             except (KeyError, TypeError, ValueError):
                 self._hand.decide(lease, (offset, offset + 1), Outcome.DEAD_LETTER, reason="the record has no payload")
                 continue
+            if self._match is not None and not self._match(task):
+                task.drop()
+                continue
             yield task
-            if task.outcome is None:
+            if task.outcome is None and not lease.settled:
                 self._left_unsettled(task)
             if self._stopped:
                 return
@@ -206,9 +223,13 @@ class Consumer:
         """For tasks: notes an outcome other than an ack."""
         self._link.check()
         self._hand.decide(task.lease, (task.offset, task.offset + 1), outcome, after=after, reason=reason, error=error)
+        if self._ordered and outcome in (Outcome.RETRY, Outcome.RELEASE):
+            self._hand.hold_back(task.lease)
 
     def extend(self, task: Task, seconds: float, note: str | None) -> None:
         """For tasks: sends a sign of life for one record."""
+        if task.lease.settled:
+            return
         fields: dict[str, Any] = {"lease": task.lease.number, "offset": task.offset, "seconds": seconds}
         if note:
             fields["note"] = note
@@ -297,7 +318,8 @@ class Consumer:
         return Event(EventType.REGISTER, EventOwner.CONSUMER, fields)
 
     def welcomed(self, answer: Event, *, again: bool) -> None:
-        self._hand.grace = answer["settings"]["ack_grace"]
+        settings = answer["settings"]
+        self._hand.grace, self._hand.no_ack, self._ordered = settings["ack_grace"], settings["no_ack"], settings["ordered"]
         if again:
             with self._hand.lock:
                 for event in self._hand.resume(answer["leases"]):

@@ -46,6 +46,7 @@ class Hand:
             iterator written in C, so that each gets records of its own without a lock.
         resuming: there is a new connection, and what the old one took with it was not sent again yet. Nothing newer may go
             before it: a confirmation counts for all that was sent earlier.
+        no_ack: the sink settles what it hands out.
         between_leases: whether the last refill ended a lease, which is the moment to send what was decided.
         dirty: leases with acks that were not sent yet.
     """
@@ -70,18 +71,24 @@ class Hand:
         self.between_leases = True
         self.resuming = False
         self._abandoned: list[tuple[Task, float]] = []
+        self.no_ack = False
+        self._held_back: dict[tuple[str, int], int | None] = {}  # and the number at whose confirmation the broker knows
         self.lock = threading.RLock()
 
     # --- in --------------------------------------------------------------------------------------------------------
 
     def take(self, event: Event) -> None:
         """A TASK event came."""
-        lease = HeldLease(event, self, self._settler, self.grace)
+        lease = HeldLease(event, self, self._settler, self.grace, settled=self.no_ack)
         with self.lock:
-            self._leases[lease.number] = lease
+            self._granted = max(self._granted - lease.count, 0)
+            if (lease.stream, lease.bucket) in self._held_back:  # sent before the broker knew of it
+                self.release(lease, lease.offsets)
+                return
+            if not lease.settled:
+                self._leases[lease.number] = lease
             self._arrived.append(lease)
             self._arrived_count += lease.count
-            self._granted = max(self._granted - lease.count, 0)
 
     def refill(self, now: float) -> bool:
         """Puts the next records into `ready`; False when none are here."""
@@ -98,20 +105,20 @@ class Hand:
                 self._arrived_count -= lease.count
                 self._working_since = now
             try:
-                first, records = lease.decode_next()
+                offsets, records = lease.decode_next()
             except ValueError:
                 self._refill_singly(lease)
             else:
-                self._fill(lease, range(first, first + len(records)), records)
+                self._fill(lease, offsets, records)
         if self.sleeper.sleeping:
             self.sleeper.wake()  # it sees to the signs of life as long as something is in hand
         return True
 
     def _refill_singly(self, lease: HeldLease) -> None:
         """One of the lines is no JSON: that one alone is dead-lettered."""
-        first, lines = lease.decode_lines()
+        offsets, lines = lease.decode_lines()
         good: list[tuple[int, dict[str, Any]]] = []
-        for offset, line in enumerate(lines, first):
+        for offset, line in zip(offsets, lines, strict=True):
             try:
                 fields = orjson.loads(line)
                 if not isinstance(fields, dict) or not ("payload" in fields or "base64" in fields):
@@ -139,6 +146,8 @@ class Hand:
         self, lease: HeldLease, span: Range, outcome: Outcome, *, after: float | None = None, reason: str = "", error: str = ""
     ) -> None:
         """Notes anything but an ack."""
+        if lease.settled:
+            return
         with self.lock:
             lease.ended(range(*span))
             lease.note_sent([span])
@@ -169,6 +178,9 @@ class Hand:
                 if earlier > number:
                     break
                 del self._unconfirmed[earlier]
+            for shard, known in list(self._held_back.items()):
+                if known is not None and known <= number:
+                    del self._held_back[shard]
 
     def take_events(self, *, now: bool = False) -> list[Event]:
         """What is to be sent now: acks by range, everything else singly.
@@ -196,6 +208,9 @@ class Hand:
                 if error:
                     fields["error"] = error
                 events.append(self._numbered(EventType.NACK, fields))
+            for shard, confirmed_by in self._held_back.items():
+                if confirmed_by is None:
+                    self._held_back[shard] = self._number
             if now and self._unconfirmed:
                 events.append(self._numbered(EventType.ACK, {"ranges": [], "now": True}))
             return events
@@ -207,24 +222,51 @@ class Hand:
         return event
 
     def give_back(self) -> None:
-        """Gives back what was not started; no attempt is burned."""
+        """Gives back what was not started; no attempt is burned. What is settled already stays, to be worked on later."""
+        if self.no_ack:
+            return
         with self.lock:
-            spans: dict[HeldLease, list[int]] = {}
-            for _, lease, offset in self.ready:
-                spans.setdefault(lease, []).append(offset)
-            if self._working is not None:
-                self._arrived.appendleft(self._working)
-                self._working = None
+            self._drop_working()
             while self._arrived:
-                lease = self._arrived.popleft()
-                spans.setdefault(lease, []).extend(
-                    range(lease.first + lease.count - lease.undecoded, lease.first + lease.count)
-                )
-                lease.forget()
+                self._drop(self._arrived.popleft())
             self._arrived_count = 0
-            for lease, offsets in spans.items():
-                for span in to_ranges(offsets):
-                    self.decide(lease, span, Outcome.RELEASE)
+
+    def hold_back(self, lease: HeldLease) -> None:
+        """A task of an ordered sink comes again: what is behind it in its bucket is given back unstarted, also what is on its
+        way here, until the broker has confirmed that it knows."""
+        with self.lock:
+            shard = (lease.stream, lease.bucket)
+            if self._working is not None and (self._working.stream, self._working.bucket) == shard:
+                self._drop_working()
+            kept: deque[HeldLease] = deque()
+            for arrived in self._arrived:
+                if (arrived.stream, arrived.bucket) == shard:
+                    self._drop(arrived)
+                else:
+                    kept.append(arrived)
+            self._arrived = kept
+            self._arrived_count = sum(each.count for each in kept)
+            self._held_back[shard] = None  # until it has a number
+
+    def _drop_working(self) -> None:
+        """Gives back what is not started of the lease at hand."""
+        spans: dict[HeldLease, list[int]] = {}
+        for _, lease, offset in self.ready:
+            spans.setdefault(lease, []).append(offset)
+        for lease, offsets in spans.items():
+            self.release(lease, offsets)
+        if self._working is not None:
+            self._drop(self._working)
+            self._working = None
+
+    def _drop(self, lease: HeldLease) -> None:
+        self.release(lease, lease.undecoded_offsets)
+        lease.forget()
+
+    def release(self, lease: HeldLease, offsets: Sequence[int]) -> None:
+        """Gives records back unstarted."""
+        for span in to_ranges(list(offsets)):
+            self.decide(lease, span, Outcome.RELEASE)
 
     # --- credit ----------------------------------------------------------------------------------------------------
 

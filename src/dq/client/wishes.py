@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
 from dq.errors import InvalidSetting
+from dq.model.settings import SinkSettings
+from dq.model.start import start_of
+
+_FLAGS = {re.IGNORECASE: "i", re.MULTILINE: "m", re.DOTALL: "s", re.VERBOSE: "x", re.ASCII: "a"}
 
 LONGEST_SECONDS = 1e9
 _BUCKETS_MAX = 1_000_000
@@ -66,3 +72,40 @@ def bucket_chooser(buckets: Sequence[int] | None, rank: int | None, world_size: 
         return chosen
 
     return choose
+
+
+def sink_wish(
+    *,
+    start: object = None,
+    ack_grace: object = None,
+    max_attempts: object = None,
+    ordered: object = None,
+    no_ack: object = None,
+    topic: object = None,
+    pattern: object = None,
+) -> dict[str, Any]:
+    """What is asked of a sink, as it goes over a pipe, checked; what is left out is as the sink has it.
+
+    Raises:
+        InvalidSetting, InvalidName: something in it can be granted nowhere.
+    """
+    wishes = {
+        "start": None if start is None else start_of(start, time.time()).text,
+        "ack_grace": ack_grace.total_seconds() if isinstance(ack_grace, timedelta) else ack_grace,
+        "max_attempts": max_attempts,
+        "ordered": ordered,
+        "no_ack": no_ack,
+        "topic": topic,
+        "pattern": pattern_text(pattern),
+    }
+    wish = {name: value for name, value in wishes.items() if value is not None}
+    SinkSettings.from_dict(wish)
+    return wish
+
+
+def pattern_text(pattern: object) -> object:
+    """A regular expression as the text that is kept of it; of a compiled one with its flags."""
+    if not isinstance(pattern, re.Pattern):
+        return pattern
+    flags = "".join(letter for flag, letter in _FLAGS.items() if pattern.flags & flag)
+    return f"(?{flags}){pattern.pattern}" if flags else pattern.pattern

@@ -15,7 +15,8 @@ class Offer(NamedTuple):
 
     Attributes:
         consumer, shard, first: to whom, from where.
-        count_max: how many records at most, 1 or more.
+        count_max: how many records at most, 1 or more: no more than the consumer asked for.
+        room: how many wait one after the other; a filter may look at all of these.
         alone: one suspect, to a consumer that has nothing else.
         attempts: burned attempts of those of [first, first + count_max) that have any; None for none. The attempt
             number of a task is one more.
@@ -26,6 +27,7 @@ class Offer(NamedTuple):
     shard: Shard
     first: int
     count_max: int
+    room: int
     alone: bool
     attempts: dict[int, int] | None
     errors: dict[int, str] | None
@@ -91,7 +93,7 @@ class Offers:
                 return None
             self._ready.move_to_end(shard)
             first, stop = ready
-            return make_offer(hand, ledger, first, min(stop - first, hand.credit), alone=False)
+            return make_offer(hand, ledger, first, stop - first, alone=False)
         return None
 
     def _next_alone(self) -> Offer | None:
@@ -127,11 +129,12 @@ class Offers:
         return isolator.alone or (isolator.credit > 0 and not isolator.silent)
 
 
-def make_offer(hand: Hand, ledger: Ledger, first: int, count: int, *, alone: bool) -> Offer:
-    """The offer of a range, with what its records have burned."""
+def make_offer(hand: Hand, ledger: Ledger, first: int, room: int, *, alone: bool) -> Offer:
+    """The offer of a range of `room` records, with what those have burned that go to the consumer."""
+    count = min(room, hand.credit)
     if not ledger.burned or first >= ledger.next:  # what is new has burned nothing
-        return Offer(hand.name, ledger.shard, first, count, alone, None, None)
+        return Offer(hand.name, ledger.shard, first, count, room, alone, None, None)
     burned = ledger.burned_within(first, first + count)
     attempts = {offset: each.attempts for offset, each in burned.items()}
     errors = {offset: each.error for offset, each in burned.items() if each.error}
-    return Offer(hand.name, ledger.shard, first, count, alone, attempts or None, errors or None)
+    return Offer(hand.name, ledger.shard, first, count, room, alone, attempts or None, errors or None)

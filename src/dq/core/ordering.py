@@ -117,7 +117,7 @@ class OrderedOffers(Offers):
                 self.waiting.serve(hand)
             self._ready.move_to_end(shard)
             first, stop = ready
-            return make_offer(hand, ledger, first, min(stop - first, hand.credit), alone=False)
+            return make_offer(hand, ledger, first, stop - first, alone=False)
         return None
 
     def _suspect_of(self, ledger: Ledger) -> int | None:

@@ -22,7 +22,7 @@ from dq.core.replay import replay, snapshot
 from dq.core.rules import DIED, Rules, ShardStart
 from dq.core.sink_words import SinkWords
 from dq.core.states import IllegalStep, State, Step
-from dq.core.stats import SinkStats, sink_stats
+from dq.core.stats import Pin, SinkStats, pins, sink_stats
 from dq.errors import InUse
 from dq.model.dead_letter import DeadLetter
 from dq.model.settings import SinkSettings
@@ -279,6 +279,10 @@ class SinkCore(SinkWords):
     def paused(self) -> bool:
         """Whether it offers nothing, since somebody paused it."""
         return self._book.paused
+
+    def pins(self) -> dict[Shard, Pin]:
+        """The first record that is not settled, of each shard that has one."""
+        return pins(self._book)
 
     def stats(self) -> SinkStats:
         """All that can be seen from outside, as one value."""

@@ -98,6 +98,32 @@ class SinkStats:
     notes_unknown: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pin:
+    """The first record of a shard that is not settled: it keeps its segment on disk.
+
+    Attributes:
+        offset: its place.
+        state: where it stands, as `states.py` names it.
+        consumer: who has it in hand; None for nobody.
+    """
+
+    offset: int
+    state: str
+    consumer: str | None
+
+
+def pins(book: Book) -> dict[Shard, Pin]:
+    """Of each shard that has a record which is committed and not settled, the first."""
+    return {shard: _pin(ledger) for shard, ledger in book.ledgers.items() if ledger.floor < max(ledger.end, ledger.next)}
+
+
+def _pin(ledger: Ledger) -> Pin:
+    holder = ledger.holder(ledger.floor)
+    state = ledger.state_of(ledger.floor)
+    return Pin(offset=ledger.floor, state=state.value, consumer=None if holder is None else holder.hand.name)
+
+
 def sink_stats(name: str, book: Book, notes_unknown: int) -> SinkStats:
     """The statistics of a sink as it stands now."""
     counters = book.counters

@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
+from typing import NamedTuple
 
 import orjson
 
 from dq.errors import DiskFull, LogError
 from dq.log.directories import make_directory
-from dq.log.files import NO_ROOM, Files
+from dq.log.files import NO_ROOM, Files, mapped
 from dq.log.format import FORMAT, Malformed, seal, want
 from dq.log.layout import Layout
 from dq.log.sealed import blamed, read_sealed, settings_of
 from dq.model.names import check_name
 from dq.model.settings import SinkSettings
+from dq.model.shown import shown
+
+_GONE = ".gone"  # no sink has such a name: it begins with a dot
 
 
-def read_sink(files: Files, root: Path, name: str) -> SinkSettings | None:
-    """The settings a sink was made with; None where there is no such sink.
+class SinkFile(NamedTuple):
+    """What `sink.json` says.
+
+    Attributes:
+        settings: those the sink was made with.
+        detached: streams that it was taken off and whose cursors it keeps.
+    """
+
+    settings: SinkSettings
+    detached: frozenset[str] = frozenset()
+
+
+def read_sink(files: Files, root: Path, name: str) -> SinkFile | None:
+    """What is kept of a sink; None where there is no such sink.
 
     Raises:
         Damaged, NewerFormat, LogError: its file cannot be used.
@@ -31,7 +48,10 @@ def read_sink(files: Files, root: Path, name: str) -> SinkSettings | None:
         described, settings = want(fields, "sink", str), want(fields, "settings", dict)
         if described != name:
             raise Malformed(f"it describes the sink {described!r:.200}")
-        return settings_of(SinkSettings, settings)
+        detached = fields.get("detached", [])
+        if type(detached) is not list or not all(type(stream) is str for stream in detached):
+            raise Malformed(f"its detached streams are {shown(detached)}")
+        return SinkFile(settings_of(SinkSettings, settings), frozenset(detached))
 
 
 def make_sink(files: Files, root: Path, name: str, settings: SinkSettings) -> None:
@@ -41,11 +61,41 @@ def make_sink(files: Files, root: Path, name: str, settings: SinkSettings) -> No
         InvalidName: the name is no safe file name. DiskFull, LogError: the disk does not take it.
     """
     check_name("sink", name)
-    path = Layout(root).sink_settings(name)
-    make_directory(files, path.parent)
-    fields = {"format": FORMAT, "sink": name, "settings": settings.to_dict()}
+    make_directory(files, Layout(root).sink(name))
+    write_sink(files, root, name, SinkFile(settings))
+
+
+def write_sink(files: Files, root: Path, name: str, content: SinkFile) -> None:
+    """Keeps what is to be known of a sink, whose directory is there, in place of what was kept before.
+
+    Raises:
+        DiskFull, LogError: the disk does not take it; what was kept before stays.
+    """
+    fields = {"format": FORMAT, "sink": name, "settings": content.settings.to_dict(), "detached": sorted(content.detached)}
     try:
-        files.write_atomically(path, seal(orjson.dumps(fields)[:-1])[0])
+        files.write_atomically(Layout(root).sink_settings(name), seal(orjson.dumps(fields)[:-1])[0])
     except OSError as error:
         kind = DiskFull if error.errno in NO_ROOM else LogError
-        raise kind(f"cannot make the sink {name!r}: {error.strerror}; free some space, then try again") from error
+        raise kind(f"cannot keep the sink {name!r}: {error.strerror}; free some space, then try again") from error
+
+
+def destroy_sink(files: Files, root: Path, name: str) -> None:
+    """Deletes a sink, for good: all of it or, where it is cut short, the rest at the next start. Raises LogError."""
+    layout = Layout(root)
+    gone = layout.sinks / f".{name}{_GONE}"
+    with mapped(gone, "delete"), contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError):
+            files.remove_tree(gone)  # of one of that name before, whose end was cut short
+        files.rename(layout.sink(name), gone)
+        files.sync_directory(layout.sinks)
+        files.remove_tree(gone)
+
+
+def finish_destroying(files: Files, root: Path, entry: str) -> bool:
+    """Whether an entry of the directory of sinks is one whose destruction was begun; it is gone then. Raises LogError."""
+    if not (entry.startswith(".") and entry.endswith(_GONE)):
+        return False
+    path = Layout(root).sinks / entry
+    with mapped(path, "delete"):
+        files.remove_tree(path)
+    return True

@@ -166,11 +166,11 @@ class _Verifier:
         return check
 
     def _read_sink(self, name: str) -> tuple[Recovered, SinkCore]:
-        settings = read_sink(self._files, self._root, name)
-        if settings is None:
+        found = read_sink(self._files, self._root, name)
+        if found is None:
             raise Damaged(f"{self._layout.sink_settings(name)} is missing: put it back from a backup, or remove the directory")
         recovered, replay = look_at_sink(self._files, self._root, name)
-        core = SinkCore(name, settings, LIMITS)
+        core = SinkCore(name, found.settings, LIMITS)
         for note in replay.notes:
             core.replay(note)
         return recovered, core

@@ -183,7 +183,7 @@ _FORMS: Final[dict[tuple[EventType, EventOwner], tuple[dict[str, _Kinds], dict[s
     ),
     (_T.TASK, _O.CONSUMER_BROKER): (
         {"lease": _WHOLE, "stream": _TEXT, "bucket": _WHOLE, "first": _WHOLE, "count": _WHOLE, "publishers": _LIST},
-        {"attempts": _DICT, "errors": _DICT},
+        {"attempts": _DICT, "errors": _DICT, "without": _LIST},
     ),
     (_T.ACK, _O.PUBLISHER_BROKER): (
         {},

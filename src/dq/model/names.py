@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 from dq.errors import InvalidName
 
@@ -51,3 +53,10 @@ def check_client_id(name: str) -> str:
 def dead_letter_stream(stream: str) -> str:
     """The stream that takes the dead letters of `stream`."""
     return stream + DEAD_LETTER_SUFFIX
+
+
+def near_names(name: str, known: Iterable[str], kind: str) -> str:
+    """A sentence for who asked for a name that there is not."""
+    names = list(known)
+    near = get_close_matches(name, names, n=3)
+    return f"did you mean {' or '.join(map(repr, near))}?" if near else f"there are {len(names)} {kind}."

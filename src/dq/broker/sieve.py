@@ -1,0 +1,111 @@
+"""What of the records that were read a sink's filter lets through."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Self
+
+import orjson
+
+from dq.core.matching import Matcher, Taken
+from dq.core.ranges import Range
+from dq.log.format import count_lines
+from dq.log.storage import Slice
+from dq.model.settings import SinkSettings
+
+
+@dataclass(slots=True)
+class Sifted:
+    """The beginning of a slice, sifted.
+
+    Attributes:
+        count: records it is about, matching or not.
+        matches: how many of them match.
+        size: bytes of those.
+        parts: their lines.
+        without: the others, as ranges of offsets.
+        publishers: as in the slice, of all records.
+    """
+
+    count: int
+    matches: int
+    size: int
+    parts: list[memoryview]
+    without: list[Range]
+    publishers: list[tuple[int, str]]
+
+    def take(self, lines: memoryview, count: int) -> None:
+        """The next `count` records match."""
+        self.parts.append(lines)
+        self.size += len(lines)
+        self.count += count
+        self.matches += count
+
+    def leave(self, first: int, count: int) -> None:
+        """The next `count` records, from offset `first`, do not match."""
+        if self.without and self.without[-1][1] == first:
+            self.without[-1] = (self.without[-1][0], first + count)
+        else:
+            self.without.append((first, first + count))
+        self.count += count
+
+
+class Sieve:
+    """Takes or leaves whole batches by the topics in their headers, and opens only those that have some of both.
+
+    Args:
+        matcher: what the sink wants.
+    """
+
+    def __init__(self, matcher: Matcher) -> None:
+        self._matcher = matcher
+
+    @classmethod
+    def of(cls, settings: SinkSettings) -> Self | None:
+        """The sieve of a sink; None where it takes all."""
+        if settings.topic is None and settings.pattern is None:
+            return None
+        return cls(Matcher(settings.topic, settings.pattern))
+
+    def sift(self, found: Slice, matches_max: int) -> Sifted:
+        """Goes over a slice until `matches_max` records match, or to its end."""
+        sifted = Sifted(0, 0, 0, [], [], found.publishers)
+        for lines, topics in zip(found.parts, found.topics, strict=True):
+            verdict = self._matcher.of_batch(topics)
+            count = count_lines(bytes(lines))
+            if verdict is Taken.NONE:
+                sifted.leave(found.first + sifted.count, count)
+            elif verdict is Taken.ALL and sifted.matches + count <= matches_max:
+                sifted.take(lines, count)
+            else:
+                self._sift_lines(sifted, found.first, lines, verdict, matches_max)
+            if sifted.matches == matches_max:
+                break
+        return sifted
+
+    def _sift_lines(self, sifted: Sifted, first: int, lines: memoryview, verdict: Taken, matches_max: int) -> None:
+        """Goes over single records; neighbours that match become one part."""
+        start = place = run = 0
+        for line in BytesIO(lines):
+            if verdict is Taken.ALL or self._wants(line):
+                run += 1
+            else:
+                if run:
+                    sifted.take(lines[start:place], run)
+                sifted.leave(first + sifted.count, 1)
+                start, run = place + len(line), 0
+            place += len(line)
+            if sifted.matches + run == matches_max:
+                break
+        if run:
+            sifted.take(lines[start:place], run)
+
+    def _wants(self, line: bytes) -> bool:
+        """Whether a record matches. One that is no JSON does: its consumer dead-letters it."""
+        try:
+            fields = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            return True
+        topic = fields.get("topic") if isinstance(fields, dict) else None
+        return self._matcher.takes(topic if isinstance(topic, str) else None)

@@ -1,0 +1,89 @@
+"""The flushes of the sinks' logs, and what the publisher broker may delete after them."""
+
+from __future__ import annotations
+
+from concurrent import futures
+from concurrent.futures import Future
+
+from dq.broker.life import Life
+from dq.broker.sink_run import SinkRun
+from dq.broker.sink_shards import Shard
+from dq.broker.sinks import Sinks
+from dq.model.event import Event, EventOwner, EventType
+
+
+class SinkSync:
+    """Flushes every second, in a thread, so that no turn waits for the disk.
+
+    Args:
+        life: of the process.
+        sinks: of the directory.
+    """
+
+    def __init__(self, life: Life, sinks: Sinks) -> None:
+        self._life, self._sinks = life, sinks
+        self._thread = life.threads(1)
+        self._running: Future[None] | None = None
+        self._written: dict[SinkRun, None] = {}
+        self._told: dict[Shard, int] = {}
+        self._at = 0.0
+
+    @property
+    def due(self) -> float | None:
+        """When `run_due` is to be called, in monotonic seconds; None: not before the next `note`."""
+        return self._at if self._written else None
+
+    def note(self, run: SinkRun) -> None:
+        """A sink's log was written to."""
+        self._written[run] = None
+
+    def run_due(self, now: float) -> None:
+        """Begins a flush, if its time has come and the one before it is over."""
+        if not self._written or now < self._at or (self._running is not None and not self._running.done()):
+            return
+        self._at = now + self._life.limits.sink_sync_seconds
+        runs, self._written = [run for run in self._written if self._sinks.runs.get(run.name) is run], {}
+        floors = self._sinks.low_water()
+        self._running = self._thread.submit(_sync_all, runs)
+        self._running.add_done_callback(lambda done: self._life.poller.call(lambda: self._done(done, floors)))
+
+    def _done(self, done: Future[None], floors: dict[Shard, int]) -> None:
+        """What was settled before the sync is settled for good, and the segments below may go."""
+        error = done.exception()
+        if error is not None:
+            self._life.fail(error)
+            return
+        for (stream, bucket), floor in floors.items():
+            if self._told.get((stream, bucket), 0) < floor:
+                self._told[stream, bucket] = floor
+                fields = {"stream": stream, "bucket": bucket, "offset": floor}
+                self._life.tell(Event(EventType.TRIM, EventOwner.CONSUMER_BROKER, fields))
+        if self._sinks.low_water() != floors:  # what was settled while the sync waited for its thread is told after the next
+            self._look_again()
+
+    def tell_anew(self) -> None:
+        """The publisher broker is another one: it knows no floors, and what was told it while it started is lost."""
+        self._told.clear()
+        self._look_again()
+
+    def forget(self, stream: str) -> None:
+        """A stream begins anew, and its offsets with it."""
+        for shard in [shard for shard in self._told if shard[0] == stream]:
+            del self._told[shard]
+
+    def _look_again(self) -> None:
+        self._written = dict.fromkeys(self._sinks)
+
+    def settle(self) -> None:
+        """Waits for the flush that is under way, so that a log can be closed."""
+        if self._running is not None:
+            futures.wait([self._running])
+
+    def close(self) -> None:
+        """Waits for the flush that is under way."""
+        self._thread.shutdown()
+
+
+def _sync_all(runs: list[SinkRun]) -> None:
+    for run in runs:
+        run.sync()

@@ -18,6 +18,10 @@ backlog_memory, _drain    what 5 million waiting records cost in memory and in s
 read_lines, read_records  a reader over 5 million records, as lines, and decoded beside bare `orjson.loads`
 seek_time                 to the first record of a time in 5 million
 start, start_empty        time to ready, and megabytes of log checked a second after a kill
+buckets4, streams64       four buckets beside one, 64 streams in turn beside one, end to end
+many_streams              1,000 streams of four buckets: time to ready, and what idle brokers use
+consumers                 1 to 64 consumers of one sink: their total, and the share of each
+bystanders                a publisher and two consumers beside others that are slow, stopped or far behind
 ========================  ================================================================================================
 
 The data lies in `--data` (default `queue_data/bench`, 3 GB at most) and is removed afterwards. It must be on a real
@@ -35,12 +39,14 @@ from pathlib import Path
 import orjson
 
 import backlog
+import fanout
 import latency
 import profiling
 import reading
 import receipts
 import report
 import start
+import streams
 import throughput
 from measure import Bench, Row, say
 
@@ -58,6 +64,11 @@ FIGURES: dict[str, Callable[[Bench], list[Row]]] = {
     "seek_time": reading.seek_time,
     "start": start.start,
     "start_empty": start.start_empty,
+    "buckets4": streams.buckets4,
+    "streams64": streams.streams64,
+    "many_streams": streams.many_streams,
+    "consumers": fanout.consumers,
+    "bystanders": fanout.bystanders,
 }
 
 

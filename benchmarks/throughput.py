@@ -52,10 +52,13 @@ def _submit(publisher: Publisher, first: int, count: int) -> None:
         last.result(0)
 
 
-def consume(control: Connection, root: Path, stream: str, sink: str, counts: Any, place: int, told: bool = False) -> None:
-    """A consumer process: counts what it has handled; begins at once, or when told."""
+def consume(
+    control: Connection, root: Path, stream: str | Sequence[str], sink: str, counts: Any, place: int, told: bool = False
+) -> None:
+    """A consumer process, of a stream or of several: counts what it has handled; begins at once, or when told."""
     done, place, view = 0, slot(place), memoryview(counts).cast("B").cast("Q")
-    with Consumer(root, stream, sink=sink) as consumer:
+    streams = [stream] if isinstance(stream, str) else stream
+    with Consumer(root, *streams, sink=sink) as consumer:
         signal.signal(signal.SIGTERM, lambda *_: consumer.stop())
         control.send("ready")
         if told:

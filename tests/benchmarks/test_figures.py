@@ -17,6 +17,8 @@ GROUPS = [
     ["backlog_memory", "backlog_drain", "start_empty"],
     ["start"],
     ["read_lines", "read_records", "seek_time"],
+    ["buckets4", "streams64", "many_streams"],
+    ["consumers", "bystanders"],
 ]
 
 

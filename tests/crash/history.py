@@ -3,7 +3,8 @@
 A history is told by the processes themselves, each line before or after the act that it tells of:
 
 - a publisher says `invoke` before it publishes, and `ok` with the receipts, or `info` where it does not know the outcome;
-- a consumer says `recv` when a record is in its hands, before it settles it, and `acked` after the ack was confirmed.
+- a consumer says `recv` when a record is in its hands, before it settles it, and `acked` after the ack was confirmed;
+- a reader says `read` of each record that it was given; one that goes on at another's position goes on with its history.
 
 Times are `time.monotonic_ns()`, which all processes of one host share.
 """
@@ -61,7 +62,17 @@ class Acked:
     ids: list[str]
 
 
-Entry = Invoke | Ok | Info | Recv | Acked
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A reader was given a record."""
+
+    reader: str
+    id: str
+    place: Place
+    whole: bool
+
+
+Entry = Invoke | Ok | Info | Recv | Acked | Read
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +140,63 @@ def check(history: list[Entry]) -> Verdict:
             verdict.misplaced.append(entry.id)
     verdict.lost.extend(sorted(stored.keys() - received.keys()))
     return _counted(verdict, received, stored)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadVerdict:
+    """What the checker found of a reader of a stream that keeps everything.
+
+    Attributes:
+        lost: a receipt was given, and it was not read.
+        unexpected: read, but never published, or with other bytes.
+        repeated: read more than once.
+        disordered: read out of the order of a bucket, or after a gap: each offset is the one after that before it.
+        misplaced: read from another place than its receipt says, or from two.
+        read: how many different records.
+        recovered: read, although their publisher never learned that they were stored.
+    """
+
+    lost: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    repeated: list[str] = field(default_factory=list)
+    disordered: list[str] = field(default_factory=list)
+    misplaced: list[str] = field(default_factory=list)
+    read: int = 0
+    recovered: int = 0
+
+    @property
+    def faults(self) -> dict[str, list[str]]:
+        """All that must be empty and is not, with its first few records."""
+        named = {kind: getattr(self, kind) for kind in ("lost", "unexpected", "repeated", "disordered", "misplaced")}
+        return {kind: records[:5] for kind, records in named.items() if records}
+
+
+def check_reading(history: list[Entry]) -> ReadVerdict:
+    """Judges what was read, in the order in which it was, from the first record to the last: each once, and none left out."""
+    invoked = {record for entry in history if isinstance(entry, Invoke) for record in entry.ids}
+    stored: dict[str, Place | None] = {}
+    for entry in history:
+        if isinstance(entry, Ok):
+            stored.update(zip(entry.ids, entry.places, strict=True) if entry.exact else dict.fromkeys(entry.ids).items())
+    found: dict[str, list[str]] = {kind: [] for kind in ("unexpected", "repeated", "disordered", "misplaced")}
+    seen: dict[str, Place] = {}
+    following: Counter[int] = Counter()
+    for entry in history:
+        if not isinstance(entry, Read):
+            continue
+        bucket, offset = entry.place
+        if entry.id not in invoked or not entry.whole:
+            found["unexpected"].append(entry.id)
+        if entry.id in seen:
+            found["repeated"].append(entry.id)
+        if offset != following[bucket]:
+            found["disordered"].append(entry.id)
+        if entry.place != (stored.get(entry.id) or seen.get(entry.id, entry.place)):
+            found["misplaced"].append(entry.id)
+        seen[entry.id] = entry.place
+        following[bucket] = offset + 1
+    lost = sorted(stored.keys() - seen.keys())
+    return ReadVerdict(lost=lost, read=len(seen), recovered=len(seen.keys() - stored.keys()), **found)
 
 
 def _counted(verdict: Verdict, received: Counter[str], stored: dict[str, Place | None]) -> Verdict:

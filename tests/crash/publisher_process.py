@@ -17,7 +17,7 @@ import orjson
 
 from dq import BrokerError, DqError, Publisher, TaskIn
 
-PAUSE_SECONDS = 0.005
+PAUSE_SECONDS = 0.01
 
 
 def tell(*line: object) -> None:

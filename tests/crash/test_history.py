@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from history import Acked, Info, Invoke, Ok, Recv, check
+from history import Acked, Info, Invoke, Ok, Read, Recv, check, check_reading
 
 
 def recv(record: str, offset: int, at: int = 10, *, attempt: int = 1, whole: bool = True) -> Recv:
@@ -94,3 +94,64 @@ def test_receipts_whose_offsets_do_not_rise_are_disordered():
 def test_receipts_of_two_buckets_or_two_publishers_have_no_order():
     history = [Ok("p", ["a"], [(0, 1)]), Ok("p", ["b"], [(1, 0)]), Ok("q", ["c"], [(0, 0)])]
     assert check(history).disordered == []
+
+
+# --- a reader --------------------------------------------------------------------------------------------------------
+
+
+def read(record: str, offset: int, bucket: int = 0, *, whole: bool = True) -> Read:
+    return Read("r", record, (bucket, offset), whole)
+
+
+PUBLISHED = [Invoke(["a", "b", "c"]), Ok("p", ["a", "b"], [(0, 0), (0, 1)]), Info(["c"])]
+
+
+def test_a_reader_that_saw_every_record_once_and_in_order_has_no_fault():
+    verdict = check_reading([*PUBLISHED, read("a", 0), read("b", 1)])
+    assert verdict.faults == {}
+    assert (verdict.read, verdict.recovered) == (2, 0)
+
+
+def test_a_reader_may_see_a_record_without_a_receipt():
+    verdict = check_reading([*PUBLISHED, read("a", 0), read("b", 1), read("c", 0, bucket=1)])
+    assert verdict.faults == {}
+    assert (verdict.read, verdict.recovered) == (3, 1)
+
+
+def test_a_record_with_a_receipt_that_was_not_read_is_lost():
+    assert check_reading([*PUBLISHED, read("a", 0)]).faults == {"lost": ["b"]}
+
+
+def test_a_record_that_was_read_and_never_published_is_unexpected():
+    assert check_reading([*PUBLISHED, read("a", 0), read("b", 1), read("x", 2)]).faults == {"unexpected": ["x"]}
+
+
+def test_a_record_that_was_read_with_other_bytes_is_unexpected():
+    assert check_reading([*PUBLISHED, read("a", 0), read("b", 1, whole=False)]).faults == {"unexpected": ["b"]}
+
+
+def test_a_record_that_was_read_again_is_repeated_and_out_of_order():
+    history = [*PUBLISHED, read("a", 0), read("b", 1), read("b", 1)]
+    assert check_reading(history).faults == {"repeated": ["b"], "disordered": ["b"]}
+
+
+def test_a_record_that_stands_at_two_places_is_repeated_and_misplaced():
+    history = [*PUBLISHED, read("a", 0), read("b", 1), read("c", 2), read("c", 3)]
+    assert check_reading(history).faults == {"repeated": ["c"], "misplaced": ["c"]}
+
+
+def test_records_that_were_read_out_of_order_are_disordered():
+    assert check_reading([*PUBLISHED, read("b", 1), read("a", 0)]).faults == {"disordered": ["b", "a"]}
+
+
+def test_an_offset_that_was_left_out_is_found_though_nobody_has_a_receipt_for_it():
+    assert check_reading([*PUBLISHED, read("a", 0), read("b", 1), read("c", 3)]).faults == {"disordered": ["c"]}
+
+
+def test_a_record_that_was_read_from_another_place_than_its_receipt_says_is_misplaced():
+    assert check_reading([*PUBLISHED, read("a", 0), read("b", 0, bucket=1)]).faults == {"misplaced": ["b"]}
+
+
+def test_buckets_have_no_order_among_them():
+    history = [Invoke(["a", "b"]), Ok("p", ["a", "b"], [(0, 0), (1, 0)]), read("b", 0, bucket=1), read("a", 0)]
+    assert check_reading(history).faults == {}

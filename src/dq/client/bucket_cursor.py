@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from itertools import repeat
+from operator import itemgetter, length_hint
 from typing import Any, NamedTuple
 
 import orjson
@@ -24,6 +25,7 @@ from dq.model.record import Record
 
 Match = Callable[[Record], object]
 _READ_BYTES = LIMITS.task_bytes
+_PAYLOAD = itemgetter("payload")
 _DECODE_BYTES = 32 * KIB
 
 
@@ -42,6 +44,41 @@ class Lines:
     first: int
     count: int
     lines: memoryview
+
+
+class Hand:
+    """Records of one bucket that an iteration has taken. Each is made when it is asked for: most are dropped before the next.
+
+    Attributes:
+        cursor: of the bucket; it stands behind them.
+        records: an iterator; safe to share between threads.
+    """
+
+    __slots__ = ("_offsets", "_stop", "cursor", "records")
+
+    def __init__(self, cursor: BucketCursor, records: Iterator[Record], offsets: Iterator[int], stop: int) -> None:
+        self.cursor, self.records, self._offsets, self._stop = cursor, records, offsets, stop
+
+    @property
+    def left(self) -> int:
+        """How many were not handed out."""
+        return length_hint(self._offsets)
+
+    @property
+    def offset(self) -> int:
+        """Of the next one."""
+        return self._stop - self.left if self.left else self.cursor.offset
+
+    def take_back(self, again: int) -> None:
+        """The cursor stands before what was not handed out, and before so many that were; nothing more comes from here."""
+        offset = self._stop - self.left - again
+        if self.left or again:
+            self.cursor.stand(offset)
+        self.drop()
+
+    def drop(self) -> None:
+        """Nothing more comes from here, also for an iteration that is in the middle of it."""
+        deque(self._offsets, 0)
 
 
 class Filter(NamedTuple):
@@ -148,10 +185,33 @@ class BucketCursor:
             found = [self._record(offset, each) for offset, each in enumerate(fields, first)]
         if match is not None:
             found = [record for record in found if match(record)]
-        self._place = place + len(fields)
-        done = self._place == len(self._fields) and self._text_place == len(self._text) and not self._runs
-        self.offset = self._through if done else first + len(fields)
+        self._handed(len(fields))
         return found
+
+    def hand(self) -> Hand | None:
+        """The records that are decoded now, to be made one by one; None as `records` gives none. Raises as `records`."""
+        if self._place == len(self._fields) and not self._decode_next():
+            return None
+        fields = self._fields[self._place :]
+        first, stop = self._fields_first + self._place, self._fields_first + len(self._fields)
+        offsets = iter(range(first, stop))
+        try:
+            deque(map(_PAYLOAD, fields), 0)
+        except (KeyError, TypeError, ValueError, IndexError):  # bytes among them, or what is no record
+            made = [self._record(offset, each) for offset, each in enumerate(fields, first)]
+            records: Iterator[Record] = map(_second, offsets, made)
+        else:
+            records = map(Record, repeat(self.stream), repeat(self.bucket), offsets, fields)
+        if self._filter.match is not None:
+            records = filter(self._filter.match, records)
+        self._handed(len(fields))
+        return Hand(self, records, offsets, stop)
+
+    def _handed(self, count: int) -> None:
+        """So many of those that are decoded are handed out."""
+        self._place += count
+        done = self._place == len(self._fields) and self._text_place == len(self._text) and not self._runs
+        self.offset = self._through if done else self._fields_first + self._place
 
     def lines(self, count_max: int) -> list[Lines]:
         """The next records as they stand in the log. Raises as `records`."""
@@ -260,6 +320,10 @@ class BucketCursor:
         if taken is Taken.SOME and not self._filter.matcher.takes(_topic_of(fields)):
             return False
         return match is None or bool(match(self._record(offset, fields)))
+
+
+def _second(_: int, record: Record) -> Record:
+    return record
 
 
 def _decoded(lines: bytes) -> list[Any]:

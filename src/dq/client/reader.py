@@ -123,9 +123,43 @@ class Reader:
 
     def in_hand(self) -> Iterator[Record]:
         """The records of an iteration that need not be waited for."""
-        ahead = self._core.ahead
+        hand = self._core.hand
+        if hand is None:
+            return
+        try:
+            for record in hand.records:
+                yield record
+                if self._session.stopped:
+                    return
+        except GeneratorExit:
+            raise
+        except Exception:
+            with self._lock:  # the user's own function raised: its record is the next one again
+                self._core.put_back(1)
+            raise
+
+    def read_ahead(self) -> bool:
+        """Waits for records and takes some in hand; False where an iteration is to end."""
+        return bool(self._take(1, None if self._follows else 0.0, lambda _: self._core.next_hand()))
+
+    def give_back(self, records: list[Record]) -> None:
+        """Takes back what `get` has returned to somebody who was cancelled: it comes again."""
+        with self._lock:
+            self._core.give_back(records)
+
+    def refresh(self) -> None:
+        """Finds out what is committed now; `get` asks only where it knows of nothing more."""
+        self._session.refresh()
+
+    def wake(self) -> None:
+        """Has the threads that wait look whether they are to go on waiting."""
+        self._session.wake()
         while not self._session.stopped:
+            hands = self._take(1, None if self._follows else 0.0, lambda _: self._core.next_hand())
+            if not hands:
+                return
             try:
+<<<<<<< HEAD
                 record = ahead.popleft()  # in one step, so that no lock is taken for a record
             except IndexError:
                 return
@@ -150,6 +184,18 @@ class Reader:
     def wake(self) -> None:
         """Has the threads that wait look whether they are to go on waiting."""
         self._session.wake()
+=======
+                for record in hands[0].records:
+                    yield record
+                    if self._session.stopped:
+                        return
+            except GeneratorExit:
+                raise
+            except Exception:
+                with self._lock:  # the user's own function raised: its record is the next one again
+                    self._core.put_back(1)
+                raise
+>>>>>>> ed4be8c (client: an iteration makes each record when it is asked for it)
 
     def _take(self, limit: int, timeout: float | timedelta | None, take: Callable[[int], list[T]]) -> list[T]:
         limit = whole_of("limit", limit, 1, _LIMIT_MAX)

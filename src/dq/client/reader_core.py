@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any, TypeVar
 
-from dq.client.bucket_cursor import BucketCursor, Lines
+from dq.client.bucket_cursor import BucketCursor, Hand, Lines
 from dq.client.reader_stream import ReaderStream, Shelf, Told
 from dq.config import LIMITS
 from dq.errors import RecordsTrimmed
@@ -14,11 +14,9 @@ from dq.log.backend import End
 from dq.model.record import Record
 from dq.model.start import Start, position_text
 
-T = TypeVar("T", Record, Lines)
+T = TypeVar("T", Record, Lines, Hand)
 _SHARE_MIN = 32
 """Records that a bucket gives in its turn at least, while others wait: a batch is read and checked as a whole."""
-
-_SOME_MAX = LIMITS.batch_records_max
 
 
 class ReaderCore:
@@ -26,14 +24,14 @@ class ReaderCore:
 
     Attributes:
         streams: by name.
-        ahead: records that were taken for an iteration and not handed out yet.
+        hand: what an iteration is at.
         missed, lost: records that were gone before they were read; records that were read and are gone since.
     """
 
     def __init__(self, shelf: Shelf) -> None:
         self._shelf = shelf
         self.streams: dict[str, ReaderStream] = {}
-        self.ahead: deque[Record] = deque()
+        self.hand: Hand | None = None
         self.missed = self.lost = 0
         self._ready: dict[BucketCursor, None] = {}  # who has something, in the order of their turns
         self._late: RecordsTrimmed | None = None
@@ -50,7 +48,7 @@ class ReaderCore:
         for told in tolds:
             stream = self.streams.get(told.name)
             if stream is not None:
-                if self.ahead and any(cursor.epoch != told.epoch for cursor in stream.cursors):
+                if self.hand is not None and any(cursor.epoch != told.epoch for cursor in stream.cursors):
                     self.put_back()
                 self.lost += stream.tell(told)
             elif told.name in starts:
@@ -78,9 +76,8 @@ class ReaderCore:
     def forget(self, name: str) -> None:
         """A stream is read no more."""
         stream = self.streams.pop(name)
-        kept = [record for record in self.ahead if record.stream != name]
-        self.ahead.clear()
-        self.ahead.extend(kept)
+        if self.hand is not None and self.hand.cursor.stream == name:
+            self._drop_hand()
         for cursor in stream.cursors:
             self._ready.pop(cursor, None)
         stream.close()
@@ -89,13 +86,15 @@ class ReaderCore:
 
     def records(self, limit: int) -> list[Record]:
         """The next records, those in hand first. Raises as `BucketCursor.records`."""
-        if self.ahead:
-            return [self.ahead.popleft() for _ in range(min(limit, len(self.ahead)))]
-        return self._collect(limit, BucketCursor.records, len)
+        found = list(islice(self.hand.records, limit)) if self.hand is not None else []
+        return found or self._collect(limit, BucketCursor.records, len)
 
-    def some(self) -> list[Record]:
-        """The next records of one bucket, as many as are decoded at once. Raises as `BucketCursor.records`."""
-        return self._collect(_SOME_MAX, BucketCursor.records, lambda _: _SOME_MAX)
+    def next_hand(self) -> list[Hand]:
+        """What an iteration goes on with: the next records of one bucket; none where there are none. Raises as `records`."""
+        if self.hand is None or not self.hand.left:
+            hands = self._collect(1, _hand_of, lambda _: 1)
+            self.hand = hands[0] if hands else None
+        return [] if self.hand is None else [self.hand]
 
     def lines(self, limit: int) -> list[Lines]:
         """The next records as lines. Raises as `BucketCursor.lines`."""
@@ -145,20 +144,35 @@ class ReaderCore:
 
     # --- places ------------------------------------------------------------------------------------------------------
 
-    def put_back(self) -> None:
-        """What an iteration has in hand is to be taken again."""
-        while self.ahead:
-            record = self.ahead.pop()
-            for cursor in self.streams[record.stream].cursors:
+    def put_back(self, again: int = 0) -> None:
+        """What an iteration has in hand is to be taken again, and so many that it had."""
+        hand, self.hand = self.hand, None
+        if hand is not None:
+            hand.take_back(again)
+            if hand.cursor.behind:
+                self._ready.setdefault(hand.cursor)
+
+    def give_back(self, records: Sequence[Record]) -> None:
+        """These are to be taken again, and what follows them in their buckets."""
+        self.put_back()
+        for record in reversed(records):
+            stream = self.streams.get(record.stream)
+            for cursor in stream.cursors if stream is not None else ():
                 if cursor.bucket == record.bucket:
                     cursor.stand(record.offset)
                     self._ready.setdefault(cursor)
 
+    def _drop_hand(self) -> None:
+        if self.hand is not None:
+            self.hand.drop()
+            self.hand = None
+
     def position(self) -> str:
         """The next offset of each bucket, as a text."""
         offsets = {name: stream.offsets() for name, stream in self.streams.items()}
-        for record in reversed(self.ahead):
-            offsets[record.stream][record.bucket] = record.offset
+        if self.hand is not None:
+            cursor = self.hand.cursor
+            offsets[cursor.stream][cursor.bucket] = self.hand.offset
         return position_text(offsets)
 
     def check(self, start: Start) -> None:
@@ -168,14 +182,14 @@ class ReaderCore:
     def seek(self, start: Start) -> None:
         """Stands where `start` says, in all streams. Raises InvalidSetting."""
         self.check(start)
-        self.ahead.clear()
+        self._drop_hand()
         for stream in self.streams.values():
             stream.seek(start)
             self._moved(stream)
 
     def reset(self) -> None:
         """Stands where it began."""
-        self.ahead.clear()
+        self._drop_hand()
         for stream in self.streams.values():
             for cursor in stream.cursors:
                 cursor.stand(cursor.began)
@@ -192,3 +206,8 @@ class ReaderCore:
         """Closes the logs."""
         for stream in self.streams.values():
             stream.close()
+
+
+def _hand_of(cursor: BucketCursor, _: int) -> list[Hand]:
+    hand = cursor.hand()
+    return [] if hand is None else [hand]

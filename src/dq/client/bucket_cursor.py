@@ -132,6 +132,8 @@ class BucketCursor:
         if starts != self._removed or stops != self._removed_stops:
             self._removed, self._removed_stops = starts, stops
             self._drop()
+        if self.offset < first:
+            self._drop()
         self.first = max(self.first, first)
 
     def look(self) -> End:

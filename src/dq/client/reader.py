@@ -154,48 +154,6 @@ class Reader:
     def wake(self) -> None:
         """Has the threads that wait look whether they are to go on waiting."""
         self._session.wake()
-        while not self._session.stopped:
-            hands = self._take(1, None if self._follows else 0.0, lambda _: self._core.next_hand())
-            if not hands:
-                return
-            try:
-<<<<<<< HEAD
-                record = ahead.popleft()  # in one step, so that no lock is taken for a record
-            except IndexError:
-                return
-            yield record
-
-    def read_ahead(self) -> bool:
-        """Waits for records and takes some in hand; False where an iteration is to end."""
-        taken = self._take(1, None if self._follows else 0.0, lambda _: self._core.some())
-        with self._lock:
-            self._core.ahead.extend(taken)
-        return bool(taken)
-
-    def give_back(self, records: list[Record]) -> None:
-        """Takes back what `get` has returned to somebody who was cancelled: it comes next."""
-        with self._lock:
-            self._core.ahead.extendleft(reversed(records))
-
-    def refresh(self) -> None:
-        """Finds out what is committed now; `get` asks only where it knows of nothing more."""
-        self._session.refresh()
-
-    def wake(self) -> None:
-        """Has the threads that wait look whether they are to go on waiting."""
-        self._session.wake()
-=======
-                for record in hands[0].records:
-                    yield record
-                    if self._session.stopped:
-                        return
-            except GeneratorExit:
-                raise
-            except Exception:
-                with self._lock:  # the user's own function raised: its record is the next one again
-                    self._core.put_back(1)
-                raise
->>>>>>> ed4be8c (client: an iteration makes each record when it is asked for it)
 
     def _take(self, limit: int, timeout: float | timedelta | None, take: Callable[[int], list[T]]) -> list[T]:
         limit = whole_of("limit", limit, 1, _LIMIT_MAX)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dq.aio.broker import Broker, BrokerManager, connect
 from dq.aio.consumer import Consumer
+from dq.aio.listener import Listener
 from dq.aio.publisher import Publisher
 from dq.aio.queue import read_queue, write_queue
 from dq.aio.queue_facts import BucketStats, Queue
@@ -17,6 +18,7 @@ __all__ = [
     "BrokerManager",
     "BucketStats",
     "Consumer",
+    "Listener",
     "Publisher",
     "Queue",
     "QueueReader",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from functools import partial
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dq.aio.face import Face
+from dq.aio.listener import Listener
+from dq.aio.reader import Reader
 from dq.aio.stream import Stream
 from dq.aio.threads import in_thread
 from dq.client.broker import Broker as SyncBroker
@@ -70,6 +73,14 @@ class Broker(Face[SyncBroker]):
     ) -> BroadcastResult:
         """Tells something to whoever listens to a channel now; see `dq.Broker.broadcast`."""
         return await in_thread(partial(self._it.broadcast, channel, payload, mode=mode, topic=topic, timeout=timeout))
+
+    def listen(self, *channels: str, topic: str | None = None, pattern: str | re.Pattern[str] | None = None) -> Listener:
+        """A `Listener` to these channels: `async with broker.listen("news") as listener`."""
+        return Listener(self, *channels, topic=topic, pattern=pattern)
+
+    def reader(self, *streams: str, **options: Any) -> Reader:
+        """A `Reader` of these streams: `async with broker.reader("orders") as reader`."""
+        return Reader(self, *streams, **options)
 
     async def stats(self) -> dict[str, Any]:
         """Figures of the manager, both brokers, all streams and sinks, as one dict."""

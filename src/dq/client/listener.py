@@ -82,7 +82,7 @@ class Listener:
             ListenerDropped: it failed too often in a row, or did not read, and is told nothing more.
             BrokerLost: the broker did not come back within `reconnect_timeout`.
         """
-        while (signal := self._next(None)) is not None:
+        while (signal := self.hear(None)) is not None:
             yield signal
 
     def get(self, timeout: float | timedelta = 0.0) -> Signal | None:
@@ -91,7 +91,7 @@ class Listener:
         Raises:
             ListenerDropped, BrokerLost: as the iteration.
         """
-        signal = self._next(time.monotonic() + seconds_of("timeout", timeout))
+        signal = self.hear(time.monotonic() + seconds_of("timeout", timeout))
         self._settle()
         return signal
 
@@ -147,8 +147,8 @@ class Listener:
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
-    def _next(self, deadline: float | None) -> Signal | None:
-        """The next signal, now in hand; None after `stop` or at the deadline."""
+    def hear(self, deadline: float | None) -> Signal | None:
+        """The next signal, now in hand; None after `stop` or at the deadline (monotonic seconds)."""
         self._settle()
         while not self._stopped:
             self._link.check()

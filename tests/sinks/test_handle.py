@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sink_bench import publish, rest_of, taken
 
-from dq import BrokerManager, Consumer, InvalidName, InvalidSetting, UnknownSink, UnknownStream
+from dq import BrokerManager, Consumer, InvalidName, InvalidSetting, Pinned, UnknownSink, UnknownStream
 from stage import kill, pids, sink_of, until
 
 
@@ -167,5 +167,7 @@ def test_stats_say_which_record_keeps_the_oldest_segment_and_who_has_it(broker, 
     publish(broker, name, range(3))
     with Consumer(broker, name, sink=name, prefetch=1) as consumer:
         task = next(iter(consumer))
-        [pin] = broker.stats()["consumer_broker"]["pins"][name]
-        assert (pin["record"], pin["sink"], pin["consumer"], pin["state"]) == (task.id, name, consumer.consumer_id, "leased")
+        assert broker.stream(name).stats().pinned == (Pinned(task.id, name, "leased", consumer.consumer_id),)
+        task.ack(wait=True)
+        [pin] = broker.stream(name).stats().pinned
+        assert (pin.record, pin.state) == (f"{name}/0/1", "waiting")

@@ -25,7 +25,7 @@ _IDS_AT_ONCE = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Pinned:
-    """What keeps the oldest segment of a stream on disk.
+    """What keeps the oldest segment of a bucket on disk.
 
     Attributes:
         record: the id of the first record that a sink has not settled.
@@ -53,7 +53,7 @@ class StreamStats:
         publishers: connected now.
         trimmed: records that were given up by a limit or a `trim`, read or not.
         removed: records that `remove` took out.
-        pinned: what keeps the oldest segment; None where no sink does.
+        pinned: by bucket, what keeps its oldest segment; None where no sink does.
     """
 
     name: str
@@ -66,7 +66,11 @@ class StreamStats:
     publishers: int
     trimmed: int
     removed: int
-    pinned: Pinned | None = None
+    pinned: tuple[Pinned | None, ...] = ()
+
+
+def _pinned(pin: Mapping[str, Any] | None) -> Pinned | None:
+    return None if pin is None else Pinned(pin["record"], pin["sink"], pin["state"], pin["consumer"])
 
 
 class Stream:
@@ -184,14 +188,14 @@ class Stream:
     def stats(self) -> StreamStats:
         """What there is of it now. Raises UnknownStream: it is gone."""
         told = self._broker.change("stream", self.name, "stats")
-        pin = self._broker.stats()["consumer_broker"].get("pins", {}).get(self.name)
+        pins = self._broker.stats()["consumer_broker"].get("pins", {}).get(self.name, ())
         numbers = {name: told[name] for name in ("records", "bytes", "segments", "publishers", "trimmed", "removed")}
         return StreamStats(
             name=self.name,
             settings=StreamSettings.from_dict(told["settings"]),
             firsts=tuple(told["firsts"]),
             ends=tuple(told["ends"]),
-            pinned=None if pin is None else Pinned(pin["record"], pin["sink"], pin["state"], pin.get("consumer")),
+            pinned=tuple(map(_pinned, pins)),
             **numbers,
         )
 

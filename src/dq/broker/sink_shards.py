@@ -163,7 +163,12 @@ class SinkShards:
 
     def knows(self, stream: str, uuid: str) -> bool:
         """Whether it is over a stream, and over that one of its name."""
-        return self._epochs.get((stream, 0), ("", 0))[0] == uuid
+        return self.uuid_of(stream) == uuid
+
+    def uuid_of(self, stream: str) -> str | None:
+        """Which one of its name a stream is; None where it is over none."""
+        known = self._epochs.get((stream, 0))
+        return None if known is None else known[0]
 
     def gone(self, stream: str, marks: Sequence[int], removed: Sequence[tuple[int, Range]]) -> None:
         """Records of a stream are gone: those below its mark in each bucket, and ranges of single ones."""

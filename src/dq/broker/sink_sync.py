@@ -53,13 +53,23 @@ class SinkSync:
         if error is not None:
             self._life.fail(error)
             return
-        for (stream, bucket), floor in floors.items():
-            if self._told.get((stream, bucket), 0) < floor:
-                self._told[stream, bucket] = floor
-                fields = {"stream": stream, "bucket": bucket, "offset": floor}
-                self._life.tell(Event(EventType.TRIM, EventOwner.CONSUMER_BROKER, fields))
+        for shard in [shard for shard in self._told if shard not in floors]:  # no sink is over it any more
+            self._tell(shard, 0)
+            del self._told[shard]
+        for shard, floor in floors.items():
+            if self._told.get(shard, 0) != floor:  # it falls where a sink was moved back
+                self._tell(shard, floor)
+                self._told[shard] = floor
         if self._sinks.low_water() != floors:  # what was settled while the sync waited for its thread is told after the next
             self._look_again()
+
+    def _tell(self, shard: Shard, floor: int) -> None:
+        stream, bucket = shard
+        fields = {"stream": stream, "bucket": bucket, "offset": floor}
+        uuid = self._sinks.uuid_of(stream)
+        if uuid is not None:
+            fields["uuid"] = uuid  # a stream that was made anew meanwhile is not meant
+        self._life.tell(Event(EventType.TRIM, EventOwner.CONSUMER_BROKER, fields))
 
     def tell_anew(self) -> None:
         """The publisher broker is another one: it knows no floors, and what was told it while it started is lost."""

@@ -195,6 +195,10 @@ class Sinks:
         for run in self._over[stream]:
             run.shards.reopen(found)
 
+    def uuid_of(self, stream: str) -> str | None:
+        """Which one of its name a stream is, as far as a sink over it knows."""
+        return next((uuid for run in self._over.get(stream, ()) if (uuid := run.shards.uuid_of(stream)) is not None), None)
+
     def low_water(self) -> dict[Shard, int]:
         """Per bucket, what every sink over it has settled. Nothing, while it is not known what a closed sink has settled."""
         floors: dict[Shard, int] = {}

@@ -1,4 +1,4 @@
-"""`dq.aio.BrokerManager`, `connect`, `Stream` and `Reader`: the names of `dq`, awaited."""
+"""`dq.aio.BrokerManager`, `connect`, `Stream`, `Sink` and `Reader`: the names of `dq`, awaited."""
 
 from __future__ import annotations
 
@@ -54,6 +54,31 @@ async def test_a_stream_is_held_in_the_hand(broker: BrokerManager, name: str) ->
         assert name not in await handle.streams()
         assert await stream.add("made", 1, only_if_exists=True) is None
         assert repr(stream) == f"<aio <Stream {name!r} of 2 bucket(s)>>"
+
+
+async def test_a_sink_is_held_in_the_hand(broker: BrokerManager, name: str) -> None:
+    async with connect(broker.root) as handle, Publisher(handle, name) as publisher:
+        await publisher.publish_many(range(3))
+        sink = await handle.sink(name, name, max_attempts=2)
+        assert (sink.name, (await sink.stats()).settings.max_attempts) == (name, 2)
+        assert name in await handle.sinks()
+        await sink.pause()
+        async with sink.consumer(idle_timeout=0.1) as consumer:
+            assert [task.payload async for task in consumer] == []
+        await sink.resume()
+        await sink.seek(f"{name}/0/0")
+        found = []
+        async with sink.consumer(idle_timeout=0.3) as consumer:
+            async for task in consumer:
+                with task:
+                    found.append(task.payload)
+        assert found == [1, 2]
+        await sink.add_stream(f"{name}-2")
+        await sink.remove_stream(f"{name}-2", destroy=True)
+        assert repr(sink).startswith("<aio <Sink")
+        await sink.destroy()
+        with pytest.raises(dq.UnknownSink):
+            await sink.stats()
 
 
 async def test_a_reader_gets_iterates_and_moves(broker: BrokerManager, name: str) -> None:

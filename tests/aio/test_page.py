@@ -2,7 +2,7 @@
 broker in place of its actor system. They run as a script does, in an interpreter of their own.
 
 The page: `from pulsing.queue import write_queue, read_queue` is `from dq.aio import ...` here, `create_actor_system(...)` is
-`connect(path, start=True)` by `async with`, and `pul.queue` is `dq` or `dq.aio`.
+`BrokerManager(path)` or `connect(path)` by `async with`, and `pul.queue` is `dq` or `dq.aio`.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ QUICK_START = """
 """
 SYNC_WRAPPER = """
     import asyncio
-    from dq.aio import BrokerManager, write_queue, read_queue
+    from dq.aio import connect, write_queue, read_queue
 
     def blocking(writer, reader):
         writer.put({"id": "1", "value": 100})
@@ -59,7 +59,7 @@ SYNC_WRAPPER = """
         say(records)
 
     async def main():
-        async with BrokerManager(sys.argv[1]) as system:
+        async with connect(sys.argv[1]) as system:
             writer = (await write_queue(system, "my_queue")).sync()
             reader = (await read_queue(system, "my_queue")).sync()
             await asyncio.to_thread(blocking, writer, reader)
@@ -73,10 +73,10 @@ SYNC_WRAPPER = """
 """
 READING_MODES = """
     import asyncio
-    from dq.aio import BrokerManager, read_queue
+    from dq.aio import connect, read_queue
 
     async def main():
-        async with BrokerManager(sys.argv[1]) as system:
+        async with connect(sys.argv[1]) as system:
             reader0 = await read_queue(system, "q", rank=0, world_size=2, num_buckets=4)  # [0, 2]
             reader1 = await read_queue(system, "q", rank=1, world_size=2, num_buckets=4)  # [1, 3]
             say([reader0.bucket_ids, reader1.bucket_ids])
@@ -85,10 +85,10 @@ READING_MODES = """
 """
 MEMORY_BACKEND = """
     import asyncio
-    from dq.aio import BrokerManager, read_queue, write_queue
+    from dq.aio import connect, read_queue, write_queue
 
     async def main():
-        async with BrokerManager(sys.argv[1]) as system:
+        async with connect(sys.argv[1]) as system:
             writer = await write_queue(
                 system,
                 topic="my_queue",
@@ -109,7 +109,7 @@ ENHANCED_BACKEND = """
     dq.register_backend("persisting", pst.Persisting)
 
     async def main():
-        async with dq.aio.BrokerManager(sys.argv[1]) as system:
+        async with dq.aio.connect(sys.argv[1]) as system:
             writer = await dq.aio.write_queue(
                 system,
                 topic="my_queue",
@@ -132,7 +132,7 @@ CUSTOM_BACKEND = """
     dq.register_backend("my_backend", MyBackend)
 
     async def main():
-        async with dq.aio.BrokerManager(sys.argv[1]) as system:
+        async with dq.aio.connect(sys.argv[1]) as system:
             writer = await dq.aio.write_queue(system, "topic", backend="my_backend")
             await writer.put([{"id": n} for n in range(3)])
             say(sorted(record["id"] for record in await (await dq.aio.read_queue(system, "topic")).get()))
@@ -149,6 +149,14 @@ def said(code: str, *arguments: object) -> list[Any]:
     return lines
 
 
+@pytest.fixture
+def root(broker: BrokerManager) -> Path:
+    """A broker's directory without the page's queues."""
+    for queue in ("my_queue", "q", "topic"):
+        broker.change("stream", queue, "destroy")
+    return broker.root
+
+
 def test_quick_start(tmp_path: Path) -> None:
     """P1, P2: "Quick start (async)"."""
     assert said(QUICK_START, tmp_path / "data") == [[{"user_id": "u1", "payload": "hello"}]]
@@ -157,33 +165,33 @@ def test_quick_start(tmp_path: Path) -> None:
         assert [record.payload for record in reader.get()] == [{"user_id": "u1", "payload": "hello"}]
 
 
-def test_sync_wrapper(tmp_path: Path) -> None:
+def test_sync_wrapper(root: Path) -> None:
     """P7: "Sync wrapper", and its note."""
-    records, error = said(SYNC_WRAPPER, tmp_path / "data")
+    records, error = said(SYNC_WRAPPER, root)
     assert records == [{"id": "1", "value": 100}]
     assert "this thread runs an event loop" in error
 
 
-def test_reading_modes(tmp_path: Path) -> None:
+def test_reading_modes(root: Path) -> None:
     """P5: "Reading modes"."""
-    assert said(READING_MODES, tmp_path / "data") == [[[0, 2], [1, 3]]]
+    assert said(READING_MODES, root) == [[[0, 2], [1, 3]]]
 
 
-def test_memory_backend(tmp_path: Path) -> None:
+def test_memory_backend(root: Path) -> None:
     """P1: "Memory Backend"."""
-    assert said(MEMORY_BACKEND, tmp_path / "data") == [[{"id": 1}]]
+    assert said(MEMORY_BACKEND, root) == [[{"id": 1}]]
 
 
-def test_enhanced_backend_with_options(tmp_path: Path) -> None:
+def test_enhanced_backend_with_options(root: Path, tmp_path: Path) -> None:
     """P10: "Or use enhanced Persisting backend with WAL": storage_path and backend_options reach the class."""
-    assert said(ENHANCED_BACKEND, tmp_path / "data", HERE, tmp_path / "queues") == [[{"id": 1, "deep": [None]}]]
+    assert said(ENHANCED_BACKEND, root, HERE, tmp_path / "queues") == [[{"id": 1, "deep": [None]}]]
     [kept] = [path for path in (tmp_path / "queues" / "my_queue").rglob("wal-True.jsonl") if path.stat().st_size]
     assert kept.read_text() == '{"id": 1, "deep": [null]}\n'
 
 
-def test_custom_backend(tmp_path: Path) -> None:
+def test_custom_backend(root: Path) -> None:
     """P10: "Custom Backends": the class with put, get and flush alone."""
-    assert said(CUSTOM_BACKEND, tmp_path / "data", HERE) == [[0, 1, 2]]
+    assert said(CUSTOM_BACKEND, root, HERE) == [[0, 1, 2]]
 
 
 @pytest.mark.parametrize("value", ["u1", 17, ""])

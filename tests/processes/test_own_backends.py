@@ -6,6 +6,7 @@ import json
 import shutil
 import textwrap
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import own_backends
@@ -83,6 +84,28 @@ def test_a_class_in_the_other_form_is_called_at_commits_and_flushes(
         kept = tmp_path / name / "bucket_0"
         assert [json.loads(line) for line in (kept / "records.jsonl").read_text().splitlines()] == [{"n": 0}, {"n": 1}]
         until(lambda: "flush" in (kept / "calls").read_text().splitlines(), what="the class was asked to flush")
+
+
+def test_readers_of_a_class_in_the_other_form_outlive_its_broker(tmp_path: Path) -> None:
+    """P10: what the class has kept is counted by the next broker, and readers go on there."""
+    with BrokerManager(tmp_path / "data") as broker:
+        broker.stream("notes", backend=Notebook, buckets=2)
+        with broker.reader("notes", start="oldest") as reader, Publisher(broker, "notes") as publisher:
+            publisher.publish_many([{"n": n} for n in range(50)])
+            assert len(reader.get(20)) == 20
+            kill(pids(broker)[0])
+            publisher.publish_many([{"n": n} for n in range(50, 100)])
+            found = {record.payload["n"]: record for record in reader.get(20)}
+            while len(found) < 80:
+                found |= {record.payload["n"]: record for record in reader.get(50, timeout=10)}
+            some = next(iter(found.values()))
+            assert (some.key, some.topic, some.headers, some.created_at.year) == (None, None, {}, 1970)
+            reader.reset()
+            assert sorted(record.payload["n"] for _ in range(4) for record in reader.get(50, timeout=1)) == list(range(100))
+        with pytest.raises(InvalidSetting, match=r"start the broker|have no times"):
+            broker.reader("notes", start=timedelta(hours=1))
+    with pytest.raises(InvalidSetting, match="read through the broker: start it"):
+        dq.Reader(tmp_path / "data", "notes", start="oldest")
 
 
 def test_no_sink_can_be_over_a_class_in_the_other_form(broker: BrokerManager, name: str) -> None:

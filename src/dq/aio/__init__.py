@@ -11,6 +11,7 @@ from dq.aio.queue_facts import BucketStats, Queue
 from dq.aio.queue_reader import QueueReader, SyncQueueReader
 from dq.aio.queue_writer import QueueWriter, SyncQueueWriter
 from dq.aio.reader import Reader
+from dq.aio.sink import Sink
 from dq.aio.stream import Stream, Topic
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "QueueReader",
     "QueueWriter",
     "Reader",
+    "Sink",
     "Stream",
     "SyncQueueReader",
     "SyncQueueWriter",

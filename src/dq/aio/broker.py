@@ -14,6 +14,7 @@ from typing import Any, Literal
 from dq.aio.face import Face
 from dq.aio.listener import Listener
 from dq.aio.reader import Reader
+from dq.aio.sink import Sink
 from dq.aio.stream import Stream
 from dq.aio.threads import in_thread
 from dq.client.broker import Broker as SyncBroker
@@ -61,6 +62,14 @@ class Broker(Face[SyncBroker]):
     async def streams(self) -> list[str]:
         """The names of all streams, sorted."""
         return await in_thread(self._it.streams)
+
+    async def sink(self, name: str, *streams: str, **settings: Any) -> Sink:
+        """Makes a sink over streams, or finds it; see `dq.Broker.sink`."""
+        return Sink(self, await in_thread(partial(self._it.sink, name, *streams, **settings)))
+
+    async def sinks(self) -> list[str]:
+        """The names of all sinks, sorted."""
+        return await in_thread(self._it.sinks)
 
     async def broadcast(
         self,

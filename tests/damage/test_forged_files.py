@@ -106,7 +106,7 @@ def test_a_stream_file_with_nonsense_closes_that_stream(field: str) -> None:
 @pytest.mark.parametrize("field", SETTINGS)
 def test_settings_with_nonsense_close_that_stream_or_are_settings(field: str) -> None:
     """Bad input 16, 20: a setting of a wrong type is refused, one that is missing has its default."""
-    fits = {"null"} if getattr(StreamSettings(), field) is None else set()
+    fits = {"null", "object"} if field == "backend_options" else {"null"} if getattr(StreamSettings(), field) is None else set()
     wrong = {}
     for name, value in VALUES.items():
 

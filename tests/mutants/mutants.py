@@ -131,9 +131,9 @@ MUTANTS = [
     ),
     Mutant(
         "any file is opened, also another user's or a link",
-        "log/files.py",
-        "_FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK",
-        "_FLAGS = os.O_CLOEXEC | os.O_NONBLOCK",
+        "log/system.py",
+        "OPEN_FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK",
+        "OPEN_FLAGS = os.O_CLOEXEC | os.O_NONBLOCK",
         ("tests/log/test_files.py",),
     ),
 ]

@@ -108,6 +108,11 @@ SPOKEN = {
         envelope("EXTEND", "CONSUMER", leases=[0]),
         envelope("CLOSE", "CONSUMER"),
     ],
+    "a reader": [
+        envelope("REGISTER", "READER", id="x-9", pid=1, streams=["cut"], request=1),
+        envelope("READ", "READER", credit=1, number=1),
+        envelope("CLOSE", "READER"),
+    ],
     "a listener": [
         envelope("WRITE", "LISTENER", b'{"at":1,"payload":1}\n', number=1, channel="cut", mode="all"),
         envelope("ACK", "LISTENER", number=1),

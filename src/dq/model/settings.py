@@ -88,7 +88,7 @@ class _Settings:
 def _options_text(options: object) -> str:
     """The options of a backend in the one form in which they can be kept and compared."""
     try:
-        values = orjson.loads(options) if isinstance(options, str) and options else options or {}
+        values = {} if options in (None, "") else orjson.loads(options) if isinstance(options, str) else options
         if not isinstance(values, dict) or any(not isinstance(value, _SCALARS) for value in values.values()):
             raise TypeError("it is no dict of such values")
         text = orjson.dumps(values, option=orjson.OPT_SORT_KEYS).decode() if values else ""

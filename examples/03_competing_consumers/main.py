@@ -22,4 +22,4 @@ else:
         publisher.publish_many(range(24))
         for process in [subprocess.Popen([sys.executable, __file__, name]) for name in ("ada", "bob", "eve")]:
             process.wait()
-        print(broker.stats()["consumer_broker"]["sinks"]["resizers"]["settled"], "of 24 photos are settled")
+        print(broker.sink("resizers").stats().settled, "of 24 photos are settled")

@@ -4,9 +4,8 @@ import os
 import shutil
 import time
 
-from one_file import OneFile
-
 from dq import BrokerManager, Consumer, DqError, Publisher
+from one_file import OneFile
 
 PLACE = "queue_data/examples/14_single_json_file"
 FILE = f"{PLACE}/streams/letters/0/records.json"

@@ -41,16 +41,16 @@ class OneFile(StorageBackend):
         return OneFileReader(place.directory / "records.json")
 
 
-def load(path: Path) -> dict[str, Any]:
+def load(path: Path, tries: int) -> dict[str, Any]:
     """What the file has: `{"batches": [{"first", "lines", "publisher", "topics", "at"}, ...], "publishers": {...}}`."""
-    for _ in range(TRIES):
+    for _ in range(tries):
         try:
             found: dict[str, Any] = json.loads(path.read_text())
             return found
         except FileNotFoundError:
             return {"batches": [], "publishers": {}}
         except ValueError:
-            time.sleep(PAUSE_SECONDS)  # half of it is there: it is being written, or was when its writer died
+            time.sleep(PAUSE_SECONDS)  # half of it is there: it is being written, or was when its writer died; who knows?
     raise Damaged(f"{path} is half written, and nobody is writing it: all that it had is lost")
 
 
@@ -78,7 +78,7 @@ class OneFileWriter:
 
     def __init__(self, path: Path, identity: Identity, clean: dict[str, Any] | None, limits: Limits) -> None:
         self._path, self.identity, self._limits = path, identity, limits
-        found = load(path)
+        found = load(path, tries=1)  # nobody else writes it
         self._batches, self._staged = found["batches"], list[dict[str, Any]]()
         self._windows = Windows.decode(found["publishers"], limits)
         self.end, self.staged_bytes, self.unsynced = end_of(self._batches), 0, False
@@ -138,8 +138,13 @@ class OneFileWriter:
         """See `StorageWriter.segments`."""
         return [SegmentStats(b["first"], b["first"] + len(b["lines"]), size_of(b), b["at"]) for b in self._batches]
 
+    @property
+    def synced(self) -> int:
+        """See `StorageWriter.synced`. It says so, and does not even flush."""
+        return self.end.offset
+
     def sync(self) -> None:
-        """It is not even flushed."""
+        """As if there were nothing to do."""
 
     def clean_mark(self) -> dict[str, Any]:
         """See `StorageWriter.clean_mark`."""
@@ -157,12 +162,19 @@ class OneFileReader:
     """The reading side: another process, which reads the whole file anew whenever there is more."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self._end, self._batches = path, End(0, 0, 0), list[dict[str, Any]]()
+        self._path, self._end, self._loaded_end = path, End(0, 0, 0), End(0, 0, 0)
+        self._loaded: list[dict[str, Any]] = []
 
     def advance(self, end: End) -> None:
         """See `StorageReader.advance`."""
         if end.offset > self._end.offset:
-            self._end, self._batches = end, load(self._path)["batches"]
+            self._end = end
+
+    @property
+    def _batches(self) -> list[dict[str, Any]]:
+        if self._loaded_end != self._end:
+            self._loaded, self._loaded_end = load(self._path, tries=TRIES)["batches"], self._end
+        return self._loaded
 
     def read(self, first: int, count_max: int, bytes_max: int) -> Slice:
         """See `StorageReader.read`."""
@@ -192,6 +204,10 @@ class OneFileReader:
             stop = self._end.offset - batch["first"]
             for line in batch["lines"][max(first - batch["first"], 0) : max(stop, 0)]:
                 yield batch, line.encode(errors="surrogateescape")
+
+    def look(self) -> End:
+        """See `StorageReader.look`."""
+        return end_of(load(self._path, tries=TRIES)["batches"])
 
     def find(self, at: float) -> int:
         """See `StorageReader.find`."""

@@ -89,6 +89,12 @@ class Lesson:
         return Played(as_it_is, broken)
 
 
+def seen(done: subprocess.CompletedProcess[str]) -> str:
+    """What somebody sees who runs it: what it printed and, where it ended by an exception, what that said."""
+    said = done.stderr.splitlines(keepends=True)[-1:] if done.returncode > 0 else []
+    return "".join([done.stdout, *said])
+
+
 class Played:
     """What came of a lesson: the run as it is, and those of the broken one."""
 

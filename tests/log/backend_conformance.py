@@ -213,6 +213,19 @@ class Conformance:
         writer.trim(50)
         assert reader_of(writer.end).stats() == writer.stats()
 
+    def test_a_reader_that_nobody_tells_the_end_finds_it(self, opener: Opener, reader_of: ReaderOf) -> None:
+        writer = opener()
+        for sequence in range(20):
+            publish(writer, 3, sequence=sequence)
+        assert reader_of(End(0, 0, 0)).look().offset == writer.end.offset
+
+    def test_all_is_flushed_after_a_flush(self, opener: Opener) -> None:
+        writer = opener()
+        publish(writer, 3, sequence=0)
+        writer.sync()
+        assert not writer.unsynced
+        assert writer.synced == writer.end.offset
+
     def test_a_time_is_found_by_the_times_of_the_records(self, opener: Opener, reader_of: ReaderOf) -> None:
         """S3: the first record published at or after an instant; the end where none was."""
         writer, now, moments = opener(), time.time(), list[float]()

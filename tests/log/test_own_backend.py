@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -91,3 +92,23 @@ def test_one_that_cannot_be_opened_or_asked_says_why(place: BucketPlace) -> None
     writer._writer.stats = writer._writer.close = lambda: 1 / 0  # type: ignore[attr-defined]
     assert writer.stats() == StorageStats(0, 0, 0, 0)
     writer.close()
+
+
+def test_one_that_lacks_something_of_the_contract_is_refused_as_it_is_opened(
+    place: BucketPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P10: else it would end the broker when that is first asked for."""
+    monkeypatch.setattr(ElsewhereBackend, "open_writer", lambda *_: SimpleNamespace(append=print, commit=print))
+    with pytest.raises(BackendFailed, match=r"ElsewhereBackend opens has no clean_mark, close, .*: see .*StorageWriter"):
+        backend_for(ElsewhereBackend).open_writer(place, IDENTITY, None)
+
+
+def test_one_that_chokes_on_an_end_says_so_when_it_is_read(place: BucketPlace) -> None:
+    """P10: to be told an end is nobody's request, so there is nobody to tell an error; the next read has it."""
+    backend_for(ElsewhereBackend).open_writer(place, IDENTITY, None)
+    reader = backend_for(ElsewhereBackend).open_reader(place)
+    reader._reader.advance = lambda _: 1 / 0  # type: ignore[attr-defined]
+    reader.advance(End(1, 0, 1))
+    for act in (lambda: reader.read(0, 1, 1), lambda: reader.find(0.0)):
+        with pytest.raises(BackendFailed, match="ZeroDivisionError"):
+            act()

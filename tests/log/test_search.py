@@ -56,6 +56,20 @@ def test_the_first_record_published_then_or_later_is_found_at_every_instant(rig:
     assert reader.find(START + 1000) == 900
 
 
+def test_a_header_that_rounds_its_time_down_hides_no_record(rig: Rig) -> None:
+    # Given records that were committed within the millisecond in which they were published
+    moments = [START + n + 0.0003 for n in range(300)]
+    log = rig.open(segment_bytes=4096)
+    for sequence, moment in enumerate(moments):
+        rig.wall = log._wall = lambda at=moment + 0.0001: at
+        log.append(Batch("p", sequence, 1, b'{"at":%.6f,"payload":0}\n' % moment))
+        log.commit()
+    # When the very instant of one is looked for, it is that one
+    reader = rig.reader(log.end)
+    assert [reader.find(round(moments[place], 6)) for place in (0, 1, 150, 299)] == [0, 1, 150, 299]
+    assert [reader.find(moments[place] + 0.0001) for place in (0, 150)] == [1, 151]
+
+
 def test_a_batch_that_waited_for_its_commit_does_not_hide_what_came_later(rig: Rig) -> None:
     # Given records that were published long before they were committed, and then one that was not
     log = write(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from dq.errors import BackendFailed, DqError, StreamReadOnly
 from dq.log.format import Identity
@@ -24,6 +24,7 @@ from dq.log.storage import (
 )
 
 log = logging.getLogger("dq")
+T = TypeVar("T")
 
 
 @contextlib.contextmanager
@@ -51,12 +52,23 @@ class Guarded:
     def open_writer(self, place: BucketPlace, identity: Identity, clean: dict[str, Any] | None) -> StorageWriter:
         """See `StorageBackend.open_writer`."""
         with told(self._cls, f"open {identity}"):
-            return GuardedWriter(self._cls, self._cls.open_writer(place, identity, clean))
+            return GuardedWriter(self._cls, self._whole(self._cls.open_writer(place, identity, clean), StorageWriter))
 
     def open_reader(self, place: BucketPlace) -> StorageReader:
         """See `StorageBackend.open_reader`."""
         with told(self._cls, f"open {place.directory}"):
-            return GuardedReader(self._cls, self._cls.open_reader(place))
+            return GuardedReader(self._cls, self._whole(self._cls.open_reader(place), StorageReader))
+
+    def _whole(self, side: T, contract: type) -> T:
+        """What was opened; refused at once where it lacks something, and not when that is first asked for."""
+        names = sorted(name for name in {*vars(contract), *contract.__annotations__} if not name.startswith("_"))
+        missing = [name for name in names if not hasattr(side, name)]
+        if missing:
+            raise BackendFailed(
+                f"what the backend class {self._cls.__qualname__} opens has no {', '.join(missing)}: "
+                f"see dq.log.storage.{contract.__name__}"
+            )
+        return side
 
     def destroy(self, place: BucketPlace) -> None:
         """See `StorageBackend.destroy`."""
@@ -165,21 +177,31 @@ class GuardedReader:
 
     def __init__(self, cls: type, reader: StorageReader) -> None:
         self._cls, self._reader = cls, reader
+        self._unheard: BackendFailed | None = None
 
     def advance(self, end: End) -> None:
-        """See `StorageReader.advance`."""
-        with told(self._cls, "look at a bucket's end"):
+        """See `StorageReader.advance`, which raises nothing: should it, that is told when something is read."""
+        self._unheard = None
+        try:
             self._reader.advance(end)
+        except Exception as error:
+            self._unheard = failed(self._cls, "look at a bucket's end", error)
 
     def read(self, first: int, count_max: int, bytes_max: int) -> Slice:
         """See `StorageReader.read`."""
+        self._check()
         with told(self._cls, f"read from offset {first}"):
             return self._reader.read(first, count_max, bytes_max)
 
     def find(self, at: float) -> int:
         """See `StorageReader.find`."""
+        self._check()
         with told(self._cls, "find an instant"):
             return self._reader.find(at)
+
+    def _check(self) -> None:
+        if self._unheard is not None:
+            raise self._unheard
 
     def look(self) -> End:
         """See `StorageReader.look`."""

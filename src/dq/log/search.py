@@ -24,6 +24,8 @@ from dq.log.storage import End
 _PROBE_BYTES = 64 * KIB
 """Read at a place to find a header: it has some of a batch of usual size, and is read in 20 us."""
 _JUMP_SECONDS = 3600.0
+_ROUNDED_SECONDS = 0.001
+"""A header has its time in whole milliseconds: by so much it may say less than the time at which a record was published."""
 _HEADER = re.compile(rb'\n(\{"batch":[^\n]*)\n')  # no record line begins like this
 
 
@@ -39,6 +41,7 @@ def place_before(files: Files, directory: Path, segments: Sequence[int], end: En
     Raises:
         Damaged: a segment's header. LogError: the disk refused to read. RecordsTrimmed, FileNotFoundError: it is gone.
     """
+    at -= _ROUNDED_SECONDS
     low, high = 0, len(segments)  # segments below `low` begin before `at`, those from `high` on do not
     while low < high:
         middle = (low + high) // 2
@@ -109,9 +112,10 @@ def first_since(chunk: memoryview, batches: Sequence[Seen], at: float) -> tuple[
 
     Where that of none does, it is the first record of a batch that was committed then; (-1, False) where none was.
     """
-    found, older = -1, max((place for place, batch in enumerate(batches) if batch[7] < at), default=-1)
+    found, since = -1, at - _ROUNDED_SECONDS
+    older = max((place for place, batch in enumerate(batches) if batch[7] < since), default=-1)
     for place, batch in enumerate(batches):
-        if batch[7] < at or (batch[7] > at + _JUMP_SECONDS and place < older):
+        if batch[7] < since or (batch[7] > at + _JUMP_SECONDS and place < older):
             continue  # the latter: the clock was wrong by more than an hour, and was set right again
         if found < 0:
             found = batch[0]

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import orjson
 
-from dq.errors import BrokerRunning
+from dq.errors import BrokerRunning, InvalidSetting
 from dq.log.directories import make_directory
 from dq.log.file_system import check_file_system
 from dq.log.files import Files, mapped
 from dq.log.format import FORMAT, check_format, json_object
 from dq.log.layout import Layout
 from dq.log.locks import HeldLock, hold
+from dq.log.queue_file import is_queue
 from dq.log.sealed import SMALL_FILE_BYTES_MAX, blamed
 
 log = logging.getLogger("dq")
@@ -40,7 +41,13 @@ class Directory:
             BrokerRunning: another manager has it; the message names its pid.
             NewerFormat, Damaged: it is not ours to serve.
             LogError: it cannot be made or used, or lies on a file system of a network.
+            InvalidSetting: it is an embedded queue.
         """
+        if is_queue(self.root):
+            raise InvalidSetting(
+                f"{self.root} is an embedded queue (it has queue.json): open it with dq.embedded, and give the broker a "
+                "directory of its own"
+            )
         make_directory(self._files, self.root)
         warning = check_file_system(self.root)
         self._lock = hold(Layout(self.root).manager_lock, 0.0, f"the data directory {self.root}", error=BrokerRunning)

@@ -20,7 +20,10 @@ def run(arguments: list[str]) -> int:
         epilog=_EPILOG,
     )
     parser.add_argument(
-        "directory", nargs="?", metavar="DIR", help="the data directory (default: $DQ_DIR, else queue_data, looked for upwards)"
+        "directory",
+        nargs="?",
+        metavar="DIR",
+        help="the data directory, or an embedded queue's (default: $DQ_DIR, else queue_data, looked for)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     given = parser.parse_args(arguments)
@@ -44,7 +47,7 @@ def print_found(found: Verification) -> None:
 
 
 def _said(log: LogCheck) -> str:
-    what = "notes" if log.log.startswith("sinks/") else "records"
+    what = "notes" if log.log.startswith("sinks/") or log.log == "cursors" else "records"
     if log.state in ("whole", "torn"):
         return f"{log.state:8} {log.records:,} {what}, {log.segments} segments, {log.bytes:,} bytes"
     return log.state

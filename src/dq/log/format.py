@@ -152,6 +152,19 @@ def encode_batch(
     return seal(head, lines_crc)
 
 
+def encode_own_batch(first: int, count: int, lines: bytes, at: str, extra: str, synced: int, prev: str) -> tuple[bytes, str]:
+    """A whole batch of an embedded queue, header and lines, and its crc; `at`, `prev` and `extra` are texts already.
+
+    It has the fields of `encode_batch`, by one f-string: 0.7 us in place of 2.2, which is most of what a push costs.
+    """
+    head = (
+        f'{{"batch":{first},"count":{count},"bytes":{len(lines)},"at":{at},"publisher":"queue","seq":{first}{extra}'
+        f',"synced":{synced},"prev":"{prev}"'
+    ).encode()
+    crc = "%08x" % crc32(head, crc32(lines))  # noqa: UP031 - a fifth faster than an f-string
+    return b'%b,"crc":"%b"}\n%b' % (head, crc.encode(), lines), crc
+
+
 # --- segments --------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class Identity:
@@ -162,7 +175,7 @@ class Identity:
         bucket: its bucket; 0 for a sink.
         uuid: of the stream, made with it.
         epoch: raised at each unclean start, so that it never falls from one segment to the next.
-        kind: "stream" or "sink".
+        kind: "stream", "sink" or, of an embedded queue, "queue".
     """
 
     stream: str
@@ -172,7 +185,7 @@ class Identity:
     kind: str = "stream"
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.stream!r}, bucket {self.bucket}" if self.kind == "stream" else f"sink {self.stream!r}"
+        return f"{self.kind} {self.stream!r}" + (f", bucket {self.bucket}" if self.kind == "stream" else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +237,7 @@ def decode_segment(line: bytes) -> SegmentHeader:
         raise Malformed("it is not a segment header")
     check_format(json_object(line))
     fields, _ = unseal(line)
-    kind = "sink" if "sink" in fields else "stream"
+    kind = next((kind for kind in ("sink", "queue") if kind in fields), "stream")
     identity = Identity(
         want(fields, kind, str),
         want_count(fields, "bucket"),

@@ -170,7 +170,9 @@ class Recovery:
 
     def _origin(self) -> str:
         identity = self._identity
-        return f"{identity.stream}.{identity.bucket}" if identity.kind == "stream" else f"sink:{identity.stream}"
+        if identity.kind == "sink":
+            return f"sink:{identity.stream}"
+        return identity.stream if identity.kind == "queue" else f"{identity.stream}.{identity.bucket}"
 
     def _flush_last(self, path: Path) -> None:
         with mapped(path, "open"):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dq.config import LIMITS
 from dq.log.bucket_log import recover
+from dq.log.directories import check_directory
 from dq.log.files import Files
 from dq.log.format import Identity
+from dq.log.item_recovery import recover_items
+from dq.log.journal import recover_journal
 from dq.log.layout import Layout
 from dq.log.quarantine import Quarantine
+from dq.log.queue_file import ITEMS, QueueLayout, read_queue
 from dq.log.recovery import Recovered
 from dq.log.sink_log import Replay, recover_sink, sink_identity
 from dq.log.stream_file import StreamDescription
@@ -58,3 +62,22 @@ def look_at_sink(files: LookingFiles, root: Path, sink: str) -> tuple[Recovered,
     """What the next start would make of the log of a sink, and the notes that it would begin with. Raises as `SinkLog.open`."""
     layout = Layout(root)
     return recover_sink(files, layout.sink(sink), sink_identity(sink), NoQuarantine(files, layout.quarantine), LIMITS)
+
+
+def look_at_queue(root: Path, log: str) -> Callable[[], Recovered]:
+    """What the next opening of an embedded queue would make of its ITEMS or CURSORS, when it is called.
+
+    It raises as `recover_items`, and FileNotFoundError.
+    """
+
+    def look() -> Recovered:
+        files, layout = LookingFiles(), QueueLayout(root)
+        identity, quarantine = read_queue(files, root).identity(log), NoQuarantine(files, layout.quarantine)
+        directory = layout.root / log
+        check_directory(files, directory)
+        if log == ITEMS:
+            return recover_items(files, directory, identity, quarantine, mend=False).journal
+        visit = Replay(directory).visit
+        return recover_journal(files, directory, identity, quarantine, LIMITS, LIMITS.segment_bytes, visit)
+
+    return look

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import orjson
 
-from dq.config import LIMITS, MIB
 from dq.errors import InvalidSetting
 from dq.log.files import Files, mapped
 from dq.log.format import Malformed
@@ -21,7 +20,6 @@ from dq.log.stream_file import StreamDescription, read_stream
 from dq.mend.look import LookingFiles, look_at_bucket
 from dq.mend.target import Target, target_of, unserved
 
-_NOTES_BYTES_MAX = 1024 * MIB
 _NO_END = 1 << 62  # of a bucket that a repair did not touch: no sink goes back for it
 AUDIT = "repairs.jsonl"
 """In the quarantine directory: one line for each repair."""
@@ -109,7 +107,7 @@ def _truncate(files: Files, target: Target, segment: int, position: int, *, dry_
     done = Repair(target.log, [end], cut, [], dry_run, accepted=target.kind == "stream")
     if dry_run or not cut:
         return done
-    origin = f"{target.name}.{target.bucket}" if target.kind == "stream" else f"sink:{target.name}"
+    origin = target.origin
     if target.kind == "stream":  # first: a sink that is ahead may go back from now on, whatever comes between
         _begin_epoch(files, target, end)
     # The newest first, so that at every moment what is left is a log, longer than wished.
@@ -125,13 +123,12 @@ def _end_at(files: Files, path: Path, first: int, position: int, target: Target)
     """The offset at which a segment ends if it is cut at `position`. Raises InvalidSetting."""
     if not position:
         return first
-    size_max = _NOTES_BYTES_MAX if target.kind == "sink" else max(LIMITS.record_bytes_max, LIMITS.batch_bytes_max)
     with mapped(path, "read"):
         fd = files.open_read(path)
         try:
             size = files.size(fd)
             header, length = read_segment_header(files, fd, size, path)
-            walk = Walk(header.first, f"{header.prev:08x}", size_max)
+            walk = Walk(header.first, f"{header.prev:08x}", target.batch_bytes_max)
             whole = length
             if length <= position <= size:
                 whole, _ = scan(files, fd, path, length, position, walk, None)

@@ -11,7 +11,6 @@ from typing import IO, Any
 
 import orjson
 
-from dq.config import LIMITS, MIB
 from dq.log.files import Files, mapped
 from dq.log.format import BATCH_START, HEADER_BYTES_MAX
 from dq.log.layout import segment_path, segments_among
@@ -19,7 +18,6 @@ from dq.log.scan import Seen, Walk
 from dq.mend.target import Target, target_of
 
 _SEGMENT_BYTES_MAX = 1 << 40
-_NOTES_BYTES_MAX = 1024 * MIB
 _NEXT_HEADER = re.compile(rb'(?:\A|\n)(?=\{"batch":)')
 _HEADERS = (BATCH_START, b'{"segment":')
 
@@ -64,15 +62,14 @@ def salvage(log: Path | str, out: IO[bytes]) -> Salvage:
 
 def _lines(content: bytes, target: Target, segment: int, saved: Salvage) -> Iterator[dict[str, Any]]:
     """The lines of one segment."""
-    size_max = _NOTES_BYTES_MAX if target.kind == "sink" else max(LIMITS.record_bytes_max, LIMITS.batch_bytes_max)
     position = 0
     while position < len(content):
-        start, seen, stop = _next_whole(content, position, size_max)
+        start, seen, stop = _next_whole(content, position, target.batch_bytes_max)
         yield from _unverified(content, position, start, segment, saved)
         for first, _count, begin, end, publisher, *_ in seen:
             for offset, line in enumerate(content[begin : end - 1].split(b"\n"), first):
                 saved.verified += 1
-                yield {"verified": True, "id": f"{target.log.partition('/')[2]}/{offset}", "publisher": publisher, **_of(line)}
+                yield {"verified": True, "id": f"{target.id}/{offset}", "publisher": publisher, **_of(line)}
         position = stop
 
 

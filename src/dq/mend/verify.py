@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,11 @@ from dq.log.files import mapped
 from dq.log.gone_file import read_gone
 from dq.log.layout import Layout
 from dq.log.locks import is_held
+from dq.log.queue_file import CURSORS, ITEMS, QueueLayout, is_queue
 from dq.log.recovery import Recovered
 from dq.log.sink_file import read_sink
 from dq.log.stream_file import StreamDescription, read_stream
-from dq.mend.look import LookingFiles, look_at_bucket, look_at_sink
+from dq.mend.look import LookingFiles, look_at_bucket, look_at_queue, look_at_sink
 from dq.model.names import check_name
 from dq.model.settings import MEMORY
 
@@ -59,7 +60,7 @@ class Verification:
 
     Attributes:
         root: the directory.
-        running: whether a broker serves it: what is torn may just be being written then.
+        running: whether a broker serves it, or somebody has the queue open: what is torn may just be being written then.
         logs: each of them, by name.
     """
 
@@ -81,10 +82,26 @@ class Verification:
 def verify(root: Path | str) -> Verification:
     """Checks every log of a data directory: all checksums, all places, and that no sink is ahead of its streams.
 
+    Args:
+        root: the data directory of a broker, or that of an embedded queue.
+
     Raises:
         LogError: the directory itself cannot be read.
     """
-    return _Verifier(Path(root)).run()
+    root = Path(root)
+    if is_queue(root):
+        running = is_held(QueueLayout(root).lock)
+        return Verification(root, running, [_check_log(name, look_at_queue(root, name), running) for name in (ITEMS, CURSORS)])
+    return _Verifier(root).run()
+
+
+def _check_log(log: str, look: Callable[[], Recovered], running: bool) -> LogCheck:
+    for _ in range(_TRIES_UNDER_A_BROKER if running else 1):
+        try:
+            return _sound(log, look())
+        except (LogError, FileNotFoundError) as error:
+            check = _fault(log, error)
+    return check
 
 
 def is_served(root: Path) -> bool:

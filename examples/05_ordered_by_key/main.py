@@ -17,6 +17,6 @@ with BrokerManager(PLACE) as broker:
             with task:
                 if (task.key, task.payload, task.attempt) == ("ada", "paid", 1):
                     print("ada: the bank does not answer")
-                    task.retry(after=0.3)
+                    task.retry(after=0.5)
                 else:
                     print(f"{task.key}: {task.payload}")

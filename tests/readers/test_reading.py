@@ -197,6 +197,20 @@ def test_ranks_share_the_buckets(broker: BrokerManager, name: str) -> None:
     assert sorted(seen) == list(range(5000))
 
 
+def test_news_of_buckets_that_it_does_not_read_does_not_end_its_waiting(broker: BrokerManager, name: str) -> None:
+    """P5: a ranked reader is told of all buckets of a stream, and goes on asking until there is something of its own."""
+    # Given two keys that go to different buckets, and a reader of one of them that waits
+    broker.stream(name, buckets=2)
+    with Publisher(broker, name) as publisher, Reader(broker, name, rank=0, world_size=2) as reader:
+        waiting = Threaded(lambda: reader.get(timeout=5))
+        until(lambda: any(told["waits"] for told in broker.stats()["publisher_broker"]["readers"].values()))
+        # When something comes to the other bucket, and then to its own
+        for key in ("ada", "ada", "eve"):
+            publisher.publish({"key": key}, key=key)
+        # Then it has that
+        assert [record.payload["key"] for record in waiting.result()] == ["eve"]
+
+
 @pytest.mark.parametrize(
     "wish",
     [

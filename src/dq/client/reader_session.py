@@ -115,9 +115,12 @@ class ReaderSession:
         if not self._attached:
             self._look_again(waits=True)
             return
-        self._ask(1)
-        self._link.wait(lambda: self._core.ready or self._interrupted(), deadline, self._follow)
-        self._raise_failure()
+        done = True
+        while done and not self._core.ready and not self.stopped:
+            # The answer may be of buckets that this reader does not read: then it asks again.
+            self._ask(1)
+            done = self._link.wait(lambda: self._core.ready or self._interrupted() or not self._asking, deadline, self._follow)
+            self._raise_failure()
 
     def refresh(self) -> None:
         """Finds out what there is now. Raises as `wait`, but not that there is no broker."""

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sink_bench import publish, rest_of, taken
 
-from dq import BrokerManager, Consumer, InvalidName, InvalidSetting, Pinned, UnknownSink, UnknownStream
+from dq import BrokerManager, Consumer, InvalidName, InvalidSetting, Pinned, Sink, UnknownSink, UnknownStream
 from stage import kill, pids, sink_of, until
 
 
@@ -160,6 +160,42 @@ def test_a_destroyed_sink_is_gone_and_may_be_made_anew(broker, name) -> None:
     assert not (broker.root / "sinks" / name).exists()
     # And a new one of that name knows nothing of it
     assert taken(broker, name, sink=name) == [0, 1]
+
+
+def test_dead_letters_of_a_sink_made_anew_are_not_taken_for_those_of_the_one_before(broker, name) -> None:
+    publish(broker, name, range(3))
+
+    def give_up() -> list[int]:
+        with Consumer(broker, name, sink=name, idle_timeout=0.3) as consumer:
+            for task in consumer:
+                task.dead_letter("bad")
+        return taken(broker, f"{name}-dlq", sink=f"{name}-look", idle=0.3)
+
+    assert give_up() == [0, 1, 2]
+    # When it is destroyed, and another one of its name gives up the same records
+    broker.sink(name).destroy()
+    # Then its dead letters are stored as well, though they count from 0 again
+    assert give_up() == [0, 1, 2]
+
+
+def taken_off(sink: Sink) -> None:
+    [stream] = sink.stats().streams
+    sink.remove_stream(stream, destroy=True)
+
+
+@pytest.mark.parametrize("act", [Sink.destroy, taken_off], ids=["destroyed", "taken off"])
+def test_what_a_sink_kept_goes_with_it_though_nobody_does_anything(act, broker, name) -> None:
+    # Given a sink that is far behind another one, and keeps the disk
+    stream = broker.stream(name, segment_bytes=4096, keep_seconds=0, keep_bytes=0)
+    behind = broker.sink(f"{name}-behind", name)
+    for _ in range(4):
+        publish(broker, name, ["x" * 2000] * 5)
+    taken(broker, name, sink=name)
+    assert stream.stats().segments > 4
+    # When it is not over the stream any more
+    act(behind)
+    # Then the disk comes back without any other event
+    until(lambda: stream.stats().segments <= 1)
 
 
 def test_stats_say_which_record_keeps_the_oldest_segment_and_who_has_it(broker, name) -> None:

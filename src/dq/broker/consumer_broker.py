@@ -64,7 +64,7 @@ class ConsumerBroker:
         self._desk: Desk[ConsumerClient] = Desk(life, _OWNER, self._on_consumer, self._died)
         self._broadcasts = Broadcasts(life, _OWNER)
         self._confirmations = Confirmations(life, self._desk)
-        self._changes = SinkChanges(self._sinks, self._touch, self._end_sink)
+        self._changes = SinkChanges(self._sinks, self._changed, self._end_sink)
         self._neighbour = Neighbour(life, self._on_neighbour_event)
         self._touched: dict[SinkRun, None] = {}  # no set: what is served first is the same in each run
         self._deadlines: Deadlines[SinkRun] = Deadlines()
@@ -110,8 +110,9 @@ class ConsumerBroker:
         elif event.type is EventType.CHANGE:
             self._change(event)
         elif event.type is EventType.ACK and "publisher" in event.fields:
-            run = self._sinks.runs.get(str(event["publisher"]).removeprefix("sink:"))
-            if run is not None:
+            publisher = str(event["publisher"])
+            run = self._sinks.runs.get(publisher.split(":")[1])
+            if run is not None and run.letters.publisher == publisher:  # else it is of one that is destroyed
                 run.core.dead_letter_stored(str(event["stream"]).removesuffix(DEAD_LETTER_SUFFIX), event["sequence"])
                 self._touch(run)
                 self._subscribe()
@@ -133,10 +134,16 @@ class ConsumerBroker:
             return
         self._life.tell(Event(EventType.ACK, _OWNER, {"request": request, "result": result}))
 
+    def _changed(self, run: SinkRun) -> None:
+        """A sink may have more to hand out, and keep more on disk, or less."""
+        self._touch(run)
+        self._sync.look_again()
+
     def _end_sink(self, run: SinkRun) -> None:
         """A sink is destroyed: its consumers come again and find it gone; nothing of it is flushed or waited for any more."""
         self._turn_away(run)
         self._sync.settle()
+        self._sync.look_again()  # what it kept on disk may go
         self._deadlines.cancel(run)
         self._touched.pop(run, None)
         self._resending.pop(run, None)

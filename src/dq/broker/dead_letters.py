@@ -27,21 +27,27 @@ class DeadLetters:
 
     Args:
         name: of the sink.
+        publisher: as whom it publishes them.
         core: its state.
         reader_of: reads a shard; None while nobody has said how far it is committed.
         clock: for the time at which they are published.
         limits: `task_bytes` counts here.
+
+    Attributes:
+        publisher: as above.
     """
 
     def __init__(
         self,
         name: str,
+        publisher: str,
         core: SinkCore,
         reader_of: Callable[[tuple[str, int]], StorageReader | None],
         clock: Clock,
         limits: Limits,
     ) -> None:
-        self._name, self._core, self._reader_of, self._clock, self._limits = name, core, reader_of, clock, limits
+        self._name, self.publisher = name, publisher
+        self._core, self._reader_of, self._clock, self._limits = core, reader_of, clock, limits
         self._from: dict[str, int] = {}
         self._sent: dict[str, int] = {}
 
@@ -77,8 +83,8 @@ class DeadLetters:
         for intent in intents:
             line = self._line(intent) if intent.stream not in waiting else None
             if line is not None:
-                stream, publisher = dead_letter_stream(intent.stream), f"sink:{self._name}"
-                fields = {"stream": stream, "publisher": publisher, "sequence": intent.intent}
+                stream = dead_letter_stream(intent.stream)
+                fields = {"stream": stream, "publisher": self.publisher, "sequence": intent.intent}
                 events.append(Event(EventType.WRITE, EventOwner.CONSUMER_BROKER, fields, line))
             elif intent.stream not in waiting:
                 waiting.add(intent.stream)

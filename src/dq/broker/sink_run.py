@@ -55,7 +55,7 @@ class SinkRun:
             raise Damaged(f"{place}: {error}. Restore it from a backup, or cut it: {REPAIR} --help") from error
         self.core.recover(clock.monotonic())
         self.shards = SinkShards(root, files, name, content, self.core, limits)
-        self.letters = DeadLetters(name, self.core, self.shards.reader_of, clock, limits)
+        self.letters = DeadLetters(name, content.publisher(name), self.core, self.shards.reader_of, clock, limits)
         self._sieve = Sieve.of(self.settings)
         self.unsynced = False
         self._notes: dict[tuple[int, int], str] = {}

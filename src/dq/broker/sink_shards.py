@@ -42,7 +42,7 @@ class SinkShards:
 
     def __init__(self, root: Path, files: Files, name: str, content: SinkFile, core: SinkCore, limits: Limits) -> None:
         self._root, self._layout, self._files, self._limits = root, Layout(root), files, limits
-        self._name, self._settings, self._core = name, content.settings, core
+        self._name, self._content, self._settings, self._core = name, content, content.settings, core
         self.detached = set(content.detached)
         self.left = set(content.detached)
         self._readers: dict[Shard, StorageReader] = {}
@@ -219,7 +219,7 @@ class SinkShards:
 
     def _keep(self, detached: set[str]) -> None:
         if detached != self.detached:
-            write_sink(self._files, self._root, self._name, SinkFile(self._settings, frozenset(detached)))
+            write_sink(self._files, self._root, self._name, self._content._replace(detached=frozenset(detached)))
             self.detached = detached
 
     def seek(self, start: str) -> None:

@@ -61,7 +61,7 @@ class SinkSync:
                 self._tell(shard, floor)
                 self._told[shard] = floor
         if self._sinks.low_water() != floors:  # what was settled while the sync waited for its thread is told after the next
-            self._look_again()
+            self.look_again()
 
     def _tell(self, shard: Shard, floor: int) -> None:
         stream, bucket = shard
@@ -74,14 +74,15 @@ class SinkSync:
     def tell_anew(self) -> None:
         """The publisher broker is another one: it knows no floors, and what was told it while it started is lost."""
         self._told.clear()
-        self._look_again()
+        self.look_again()
 
     def forget(self, stream: str) -> None:
         """A stream begins anew, and its offsets with it."""
         for shard in [shard for shard in self._told if shard[0] == stream]:
             del self._told[shard]
 
-    def _look_again(self) -> None:
+    def look_again(self) -> None:
+        """What all sinks have settled may be other than was told, though nothing was written."""
         self._written = dict.fromkeys(self._sinks)
 
     def settle(self) -> None:

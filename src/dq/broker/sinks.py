@@ -102,8 +102,7 @@ class Sinks:
             settings = SinkSettings.from_dict(wish)
             check_pushable(list(opened))
             parse_start(settings.start).check_over({each["stream"]: range(len(each["ends"])) for each in opened})
-            make_sink(self._life.files, self._life.root, name, settings)
-            return self._run(name, SinkFile(settings))
+            return self._run(name, make_sink(self._life.files, self._life.root, name, settings))
         run.settings.check_wish("sink", name, wish)
         return run
 

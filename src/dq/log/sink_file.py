@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from pathlib import Path
 from typing import NamedTuple
+from uuid import uuid4
 
 import orjson
 
@@ -18,6 +20,7 @@ from dq.model.names import check_name
 from dq.model.settings import SinkSettings
 from dq.model.shown import shown
 
+_MAKING = re.compile("[0-9a-f]{0,12}")
 _GONE = ".gone"  # no sink has such a name: it begins with a dot
 
 
@@ -27,10 +30,16 @@ class SinkFile(NamedTuple):
     Attributes:
         settings: those the sink was made with.
         detached: streams that it was taken off and whose cursors it keeps.
+        making: tells it from others that had its name before; "" for one that was made when none had this.
     """
 
     settings: SinkSettings
     detached: frozenset[str] = frozenset()
+    making: str = ""
+
+    def publisher(self, name: str) -> str:
+        """As whom it publishes its dead letters. They count from 0, and those of one that was destroyed may be stored."""
+        return f"sink:{name}:{self.making}" if self.making else f"sink:{name}"
 
 
 def read_sink(files: Files, root: Path, name: str) -> SinkFile | None:
@@ -51,18 +60,23 @@ def read_sink(files: Files, root: Path, name: str) -> SinkFile | None:
         detached = fields.get("detached", [])
         if type(detached) is not list or not all(type(stream) is str for stream in detached):
             raise Malformed(f"its detached streams are {shown(detached)}")
-        return SinkFile(settings_of(SinkSettings, settings), frozenset(detached))
+        making = fields.get("making", "")
+        if type(making) is not str or _MAKING.fullmatch(making) is None:
+            raise Malformed(f"its making is {shown(making)}")
+        return SinkFile(settings_of(SinkSettings, settings), frozenset(detached), making)
 
 
-def make_sink(files: Files, root: Path, name: str, settings: SinkSettings) -> None:
-    """Makes a sink's directory and keeps its settings.
+def make_sink(files: Files, root: Path, name: str, settings: SinkSettings) -> SinkFile:
+    """Makes a sink's directory and keeps its settings. Returns what its file says.
 
     Raises:
         InvalidName: the name is no safe file name. DiskFull, LogError: the disk does not take it.
     """
     check_name("sink", name)
     make_directory(files, Layout(root).sink(name))
-    write_sink(files, root, name, SinkFile(settings))
+    content = SinkFile(settings, making=uuid4().hex[:12])
+    write_sink(files, root, name, content)
+    return content
 
 
 def write_sink(files: Files, root: Path, name: str, content: SinkFile) -> None:
@@ -71,7 +85,8 @@ def write_sink(files: Files, root: Path, name: str, content: SinkFile) -> None:
     Raises:
         DiskFull, LogError: the disk does not take it; what was kept before stays.
     """
-    fields = {"format": FORMAT, "sink": name, "settings": content.settings.to_dict(), "detached": sorted(content.detached)}
+    named = {"format": FORMAT, "sink": name, "settings": content.settings.to_dict()}
+    fields = {**named, "detached": sorted(content.detached), "making": content.making}
     try:
         files.write_atomically(Layout(root).sink_settings(name), seal(orjson.dumps(fields)[:-1])[0])
     except OSError as error:

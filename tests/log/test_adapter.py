@@ -198,6 +198,9 @@ def test_a_fetched_reader_reads_what_was_asked_for(place: BucketPlace) -> None:
     assert reader.stats().end_offset == 50
     with pytest.raises(InvalidSetting, match="have no times"):
         reader.find(1.0)
+    reader.advance(End(90, 0, 90))  # more than there is
+    taken = reader.read(50, 10, 1000)
+    assert (taken.count, taken.parts) == (0, [])
     reader.close()
     with pytest.raises(InvalidSetting, match="For a sink use"):
         Adapted(Notebook).open_reader(place)

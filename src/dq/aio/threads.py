@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import queue
 import threading
 from collections.abc import Callable
@@ -53,6 +54,14 @@ class _Pool:
 
 
 _POOL = _Pool()
+
+
+def _forget_threads() -> None:
+    """In a forked child: the threads are the parent's."""
+    _POOL.__init__()  # type: ignore[misc]
+
+
+os.register_at_fork(after_in_child=_forget_threads)
 
 
 class _Call:

@@ -172,8 +172,9 @@ class Reader:
                 return found
             if session.stopped or (deadline is not None and seconds and time.monotonic() >= deadline):
                 return []
-            if ready:
-                continue  # it passed over what is not wanted, and there is more
+            if ready:  # it passed over what is not wanted, and there is more; or what was known is not there any more
+                session.keep_up()
+                continue
             if seconds != 0:
                 session.wait(deadline)
             elif refreshed:

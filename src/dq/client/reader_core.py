@@ -114,7 +114,7 @@ class ReaderCore:
         share = max(-(-limit // max(len(self._ready), 1)), _SHARE_MIN)
         while self._ready and left > 0 and room > 0:
             cursor = next(iter(self._ready))
-            before = cursor.taken_bytes
+            before, stood = cursor.taken_bytes, cursor.offset
             try:
                 part = take(cursor, min(share, left))
             except Exception as error:
@@ -133,8 +133,8 @@ class ReaderCore:
             found += part
             left -= count(part) if part else 0
             room -= cursor.taken_bytes - before
-            if not part and not found:
-                break  # it read what is not wanted: whoever waits may have been told to stop meanwhile
+            if not part and (not found or cursor.offset == stood):
+                break  # it read what is not wanted, or what is gone: whoever waits may have been told to stop meanwhile
         return found
 
     def _to_the_end(self, cursor: BucketCursor) -> None:

@@ -54,15 +54,16 @@ class Hand:
         records: an iterator; safe to share between threads.
     """
 
-    __slots__ = ("_offsets", "_stop", "cursor", "records")
+    __slots__ = ("_kept", "_offsets", "_stop", "cursor", "records")
 
     def __init__(self, cursor: BucketCursor, records: Iterator[Record], offsets: Iterator[int], stop: int) -> None:
         self.cursor, self.records, self._offsets, self._stop = cursor, records, offsets, stop
+        self._kept = 0
 
     @property
     def left(self) -> int:
         """How many were not handed out."""
-        return length_hint(self._offsets)
+        return self._kept or length_hint(self._offsets)
 
     @property
     def offset(self) -> int:
@@ -76,9 +77,16 @@ class Hand:
             self.cursor.stand(offset)
         self.drop()
 
-    def drop(self) -> None:
-        """Nothing more comes from here, also for an iteration that is in the middle of it."""
+    def halt(self) -> None:
+        """Nothing more comes from here, also for an iteration that is in the middle of it; what is left is known. It needs no
+        lock: a signal handler may be in the middle of anything."""
+        self._kept = length_hint(self._offsets) or self._kept
         deque(self._offsets, 0)
+
+    def drop(self) -> None:
+        """As `halt`, and nothing is left."""
+        deque(self._offsets, 0)
+        self._kept = 0
 
 
 class Filter(NamedTuple):

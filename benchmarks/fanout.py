@@ -19,11 +19,12 @@ import time
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from backlog import fill
 from dq import BrokerManager, Consumer, Reader
-from measure import Bench, Counters, Row, Worker, handle, say, slot, workers
+from measure import Bench, Counters, Row, Worker, broker_pids, cpu_seconds, handle, say, slot, workers
 from throughput import SINK, STREAM, consume, flow
 
 CROWDS = (1, 4, 16, 64)
@@ -35,24 +36,27 @@ SLOW_SECONDS, PREFETCH = 0.01, 100
 
 def consumers(bench: Bench) -> list[Row]:
     """1 to 64 consumers of one sink."""
-    count, warm = bench.records(1_000_000), bench.records(200_000)
+    count, warm = bench.records(1_000_000), bench.records(600_000)
     crowds = [crowd for crowd in CROWDS if crowd <= bench.callers]
     rates: dict[int, list[float]] = {crowd: [] for crowd in crowds}
+    used: dict[int, list[float]] = {crowd: [] for crowd in crowds}
     fewest: list[float] = []
     most: list[float] = []
     with bench.broker() as broker:
-        fill(broker.root, STREAM, 2 * (warm + count))
+        fill(broker.root, STREAM, warm + count + bench.records(500_000, 50_000))  # no more is in hand, so that nobody runs dry
         for run in range(bench.runs):
             for crowd in crowds:
-                rate, shares = _crowd(broker, f"{SINK}-{run}-{crowd}", crowd, warm, count)
+                rate, shares, seconds = _crowd(broker, f"{SINK}-{run}-{crowd}", crowd, warm, count)
                 rates[crowd].append(rate)
+                used[crowd].append(seconds * 1e6)
             fewest.append(max(min(shares), 0.001))
             most.append(max(shares))
             seen = ", ".join(f"{crowd}: {of[-1]:,.0f}/s" for crowd, of in rates.items())
             say(f"consumers {run + 1}: {seen}; shares of {crowds[-1]}: {fewest[-1]:.2f} to {most[-1]:.2f}")
     largest = crowds[-1]
     best = [max(rates[crowd][run] for crowd in crowds) for run in range(bench.runs)]
-    notes = {f"of {crowd}": sorted(of)[len(of) // 2] for crowd, of in rates.items()}
+    notes = {f"of {crowd}": median(of) for crowd, of in rates.items()}
+    notes |= {f"us of processor time a record of {crowd}": median(of) for crowd, of in used.items()}
     return [
         Row("consumers", f"{largest} consumers of a sink", "records/s", rates[largest], ">=", 0.8, "best", best, notes),
         Row("consumers", f"fewest of one of {largest}", "fair shares", fewest, ">=", 0.5),
@@ -60,17 +64,20 @@ def consumers(bench: Bench) -> list[Row]:
     ]
 
 
-def _crowd(broker: BrokerManager, sink: str, crowd: int, warm: int, count: int) -> tuple[float, list[float]]:
-    """Records a second of all of them, and what each had in fair shares."""
+def _crowd(broker: BrokerManager, sink: str, crowd: int, warm: int, count: int) -> tuple[float, list[float], float]:
+    """Records a second of all of them, what each had in fair shares, and seconds of processor time a record."""
     counters = Counters(crowd)
     made = [Worker(consume, broker.root, STREAM, sink, counters.array, n, True) for n in range(crowd)]
     with workers(*made):
         for worker in made:
             worker.tell()
-        began, first = counters.reach(warm, exactly=False), _counts(counters, crowd)
+        pids = [broker_pids(broker)[2], *(worker.pid for worker in made)]
+        began, first, before = counters.reach(warm, exactly=False), _counts(counters, crowd), sum(map(cpu_seconds, pids))
         ended, last = counters.reach(sum(first) + count, exactly=False), _counts(counters, crowd)
-    gained = [after - before for after, before in zip(last, first, strict=True)]
-    return sum(gained) / (ended - began), [one * crowd / sum(gained) for one in gained]
+        used = sum(map(cpu_seconds, pids)) - before
+    gained = [after - earlier for after, earlier in zip(last, first, strict=True)]
+    total = sum(gained)
+    return total / (ended - began), [one * crowd / total for one in gained], used / total
 
 
 def _counts(counters: Counters, crowd: int) -> list[int]:

@@ -17,7 +17,7 @@ import orjson
 
 from dq import BrokerError, DqError, Publisher, TaskIn
 
-PAUSE_SECONDS = 0.01
+PAUSE_SECONDS = 0.02
 
 
 def tell(*line: object) -> None:

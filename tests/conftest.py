@@ -39,6 +39,8 @@ def pytest_addoption(parser) -> None:
     group.addoption("--damage-seed", type=int, default=None, help="seed of the damages (default: a new one, printed)")
     group.addoption("--kill-rounds", type=int, default=3, help="rounds of killed crowds and of killed managers (default 3)")
     group.addoption("--race-rounds", type=int, default=1, help="rounds of 20 managers that race for a directory (default 1)")
+    group.addoption("--queue-kills", type=int, default=15, help="tests/embedded: kills of a process with a queue (default 15)")
+    group.addoption("--queue-seed", type=int, default=None, help="seed of those kills (default: a new one, printed)")
     group.addoption("--stop-seconds", type=float, default=1.0, help="how long each process is stopped under load (default 1)")
 
 

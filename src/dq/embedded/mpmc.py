@@ -61,6 +61,7 @@ class MpmcQueue:
         self._waiters = 0
         try:
             self._labels = Labels.replayed(store.notes, store.layout.cursors)
+            store.state = self._labels.snapshot
             store.open_items(self._labels.floor)
             self._items = store.items
             self._begin()
@@ -143,7 +144,7 @@ class MpmcQueue:
                 items = found.read(self._items, count) if count > 0 else []
                 if count > 0 or expired:
                     line = b'{"label":%b,"next":%d}\n' % (found.text, found.next + len(items))
-                    self._store.note(line, self._labels.snapshot)
+                    self._store.note(line)
             except BaseException:
                 found.jump(cursor)
                 raise
@@ -162,7 +163,7 @@ class MpmcQueue:
         made = Label(name, max(end - 1, floor) if newest else floor)
         if not newest:
             made.jump(floor, self._broom.place)
-        self._store.note(b'{"label":%b,"next":%d}\n' % (made.text, made.next), self._labels.snapshot)
+        self._store.note(b'{"label":%b,"next":%d}\n' % (made.text, made.next))
         self._labels.by_name[name] = made
         return made
 
@@ -191,7 +192,7 @@ class MpmcQueue:
             found = self._labels.by_name.get(label)
             if found is None:
                 return False
-            self._store.note(b'{"removed":%b}\n' % found.text, self._labels.snapshot)
+            self._store.note(b'{"removed":%b}\n' % found.text)
             del self._labels.by_name[label]
             self._labels.forget(found)
             return True
@@ -240,7 +241,7 @@ class MpmcQueue:
         if floor < items.second and not fresh:
             return
         try:
-            self._store.note(b'{"floor":%d}\n' % floor, self._labels.snapshot)
+            self._store.note(b'{"floor":%d}\n' % floor)
             self._store.trim(floor, empty=fresh)
         except (LogError, DiskFull) as error:
             log.warning("the queue %s keeps files that it does not need: %s", self.path, error)

@@ -56,6 +56,7 @@ class PersistentQueue:
         self._changed = threading.Condition(store.lock)
         try:
             self._consumed = consumed = Consumed.replayed(store.notes, store.layout.cursors)
+            store.state = consumed.snapshot
             store.open_items(consumed.floor)
             self._items = store.items
             if consumed.fit(self._items.first, self._items.next):
@@ -138,9 +139,7 @@ class PersistentQueue:
                 # What is below, for one item in order, in half the time.
                 first = waiting.next
                 store, stop, item = self._store, first + 1, waiting.ready[0]
-                if store.cursors.position >= store.full_at:
-                    store.snapshot(consumed.snapshot())
-                store.append_note(b'{"popped":[%d,%d]}\n' % (first, stop))
+                store.note(b'{"popped":[%d,%d]}\n' % (first, stop))
                 items = [item]
                 waiting.ready.popleft()
                 size = len(item)
@@ -173,7 +172,7 @@ class PersistentQueue:
             line = b'{"popped":[%d,%d]}\n' % (first, stop)
         else:
             line = b'{"popped":[%s]}\n' % b",".join([b"%d,%d" % run for run in runs])
-        self._store.note(line, consumed.snapshot)
+        self._store.note(line)
         for first, stop in runs:
             consumed.add(first, stop)
 

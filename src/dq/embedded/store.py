@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -80,6 +81,7 @@ class Store:
     """
 
     items: ItemLog  # once they are open
+    state: Callable[[], bytes]  # set by the queue: gives a note of all the cursors
 
     def __init__(self, path: str | os.PathLike[str], kind: str, durability: str, wall: Callable[[], float] = time.time) -> None:
         if durability not in DURABILITIES:
@@ -140,24 +142,35 @@ class Store:
         self.full_at = 0 if self.cursors.segment in (-1, self.cursors.next) else CURSOR_SEGMENT_BYTES
         return replay.notes
 
-    def note(self, line: bytes, snapshot: Callable[[], bytes]) -> None:
-        """Notes a change of the cursors; `snapshot` gives a note of all they are, without this change.
+    def note(self, line: bytes) -> None:
+        """Notes a change of the cursors.
 
         Raises:
             DiskFull: no room even with the reserve; nothing is noted. SyncFailed, StreamReadOnly: the disk fails.
         """
         if self.cursors.position >= self.full_at:
-            self.snapshot(snapshot())
-        self.append_note(line)
-
-    def append_note(self, line: bytes) -> None:
-        """As `note`, where no snapshot is due."""
+            self.snapshot(self.state())
         try:
             self.cursors.append(line, 1)
         except DiskFull:
             if not self._reserve.release():
                 raise
+            self._use_reserve()
             self.cursors.append(line, 1)
+
+    def _use_reserve(self) -> None:
+        """On a full disk notes go on in the room of the reserve: half of it is written, then begun anew in the other half.
+
+        It is for taking out alone: as long as it cannot be filled again nothing is put in.
+        """
+        self.items.guard(self._refill)
+        self.snapshot(self.state())
+        self.full_at = min(self.full_at, RESERVE_BYTES // 2)
+
+    def _refill(self) -> None:
+        if not self._reserve.fill():
+            raise DiskFull(f"no room in {self.root}: nothing was stored; free some space, or take items out")
+        self.full_at = CURSOR_SEGMENT_BYTES
 
     def snapshot(self, line: bytes) -> None:
         """Begins the log of the cursors anew. Where there is no room for that the old one goes on."""
@@ -169,15 +182,15 @@ class Store:
                 cursors.begin(line, 1)
         except DiskFull:
             if self._reserve.release():
-                self.snapshot(line)
+                self._use_reserve()
             elif cursors.segment in (-1, cursors.next):
                 raise
             else:
                 self.full_at = cursors.position + CURSOR_SEGMENT_BYTES // 16
             return
         cursors.drop_below(cursors.segment)
-        self.full_at = max(CURSOR_SEGMENT_BYTES, 2 * cursors.position)
-        self._reserve.fill()
+        usual = RESERVE_BYTES // 2 if self.items.guarded else CURSOR_SEGMENT_BYTES
+        self.full_at = max(usual, 2 * cursors.position)
 
     # --- items -------------------------------------------------------------------------------------------------------
     def open_items(self, floor: int) -> None:
@@ -223,9 +236,9 @@ class Store:
 
     def _write_mark(self) -> None:
         items = self.items
-        items.sync()
-        if not items.sizes or len(items.sizes) > _MARK_SEGMENTS_MAX:
+        if items.failed or not items.sizes or len(items.sizes) > _MARK_SEGMENTS_MAX:
             return
+        items.sync()
         fields = {
             "format": FORMAT,
             "uuid": self._described.uuid,
@@ -236,7 +249,8 @@ class Store:
             "raw": items.beside,
             "segments": [(first, info.payload, info.at) for first, info in items.infos.items()],
         }  # fmt: skip
-        self._files.write_atomically(self.layout.clean_mark, seal(orjson.dumps(fields)[:-1])[0])
+        with contextlib.suppress(OSError):  # no room for it: the next opening reads the log
+            self._files.write_atomically(self.layout.clean_mark, seal(orjson.dumps(fields)[:-1])[0])
 
     def trim(self, floor: int, *, empty: bool) -> Sequence[int]:
         """Gives the disk back that holds only items below `floor`; all of it where the queue is empty.
@@ -266,7 +280,8 @@ class Store:
             self.ended = Closed(f"the queue {self.root} was closed: open it again")
             try:
                 with mapped(self.root, "close"):
-                    self.cursors.sync()
+                    if not self.cursors.failed:
+                        self.cursors.sync()
                     self._write_mark()
             finally:
                 self.items.close()

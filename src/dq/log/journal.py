@@ -77,6 +77,7 @@ class Journal:
         self._synced = self.next  # all before it is on disk
         self._kept: dict[Path, KeptFile] = {}
         self._failed: str | None = None
+        self._guard: Callable[[], None] | None = None
         self._fd = -1
         if self.sizes:
             self._fd = files.open_write(segment_path(directory, self.segment))
@@ -119,7 +120,20 @@ class Journal:
         """Before a batch, where it cannot simply follow the last one."""
         if self._failed is not None:
             raise StreamReadOnly(f"the queue takes nothing: {self._failed}; close it and open it again")
-        self.begin()
+        if self._guard is not None:
+            self._guard()
+            self._guard, self._full_at = None, self._segment_bytes - self.beside
+        if self._fd < 0 or self.position >= self._full_at:
+            self.begin()
+
+    def guard(self, check: Callable[[], None]) -> None:
+        """Has `check` asked before the next batch, which is refused as long as that raises."""
+        self._guard, self._full_at = check, -1
+
+    @property
+    def guarded(self) -> bool:
+        """Whether a check stands before the next batch."""
+        return self._guard is not None
 
     def begin(self, lines: bytes = b"", count: int = 0, *, flush: bool = True) -> None:
         """Begins a segment, with a first batch where there are lines.
@@ -171,6 +185,11 @@ class Journal:
         return fd
 
     # --- the disk ----------------------------------------------------------------------------------------------------
+    @property
+    def failed(self) -> bool:
+        """Whether the disk failed, so that nothing more is written or flushed."""
+        return self._failed is not None
+
     @property
     def unsynced(self) -> bool:
         """Whether something was written that is not known to be on disk."""

@@ -1,7 +1,8 @@
 """How fast dq is, beside what the machine can do: `uv run python benchmarks/run.py`.
 
 A figure is a median of at least 5 runs, and where it has a reference, the two alternate: dq, reference, dq, reference.
-Every record is the same 210-byte line, every receipt is given after `fdatasync`, everything goes through the public API.
+Every record is the same 210-byte line, every receipt is given after `fdatasync`, everything goes through the public API. (The
+`embedded_…` figures need `uv sync --group bench`; they have items of random bytes, and no flush on either side.)
 
     uv run python benchmarks/run.py                       the whole table, about 8 minutes
     uv run python benchmarks/run.py --only end_to_end     one figure; may be given again
@@ -22,6 +23,10 @@ buckets4, streams64       four buckets beside one, 64 streams in turn beside one
 many_streams              1,000 streams of four buckets: time to ready, and what idle brokers use
 consumers                 1 to 64 consumers of one sink: their total, and the share of each
 bystanders                a publisher and two consumers beside others that are slow, stopped or far behind
+embedded_batches, _one    `dq.embedded` beside rocksq, same items, no flush: by 100 and 500, one at a time
+embedded_mpmc, _large     the same of `MpmcQueue`, and of items of 1 and 64 KiB, these also beside a bare loop of writes
+embedded_memory           with 5 million items waiting
+embedded_standard         `dq.embedded.Queue` beside persist-queue
 ========================  ================================================================================================
 
 The data lies in `--data` (default `queue_data/bench`, 3 GB at most) and is removed afterwards. It must be on a real
@@ -39,6 +44,7 @@ from pathlib import Path
 import orjson
 
 import backlog
+import embedded
 import fanout
 import latency
 import profiling
@@ -69,6 +75,12 @@ FIGURES: dict[str, Callable[[Bench], list[Row]]] = {
     "many_streams": streams.many_streams,
     "consumers": fanout.consumers,
     "bystanders": fanout.bystanders,
+    "embedded_batches": embedded.batches,
+    "embedded_one": embedded.one,
+    "embedded_mpmc": embedded.mpmc,
+    "embedded_large": embedded.large,
+    "embedded_memory": embedded.memory,
+    "embedded_standard": embedded.standard,
 }
 
 

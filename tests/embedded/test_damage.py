@@ -23,7 +23,7 @@ def filled(path, batches=6) -> list[bytes]:
     queue = PersistentQueue(path)
     items: list[bytes] = []
     for n in range(batches):
-        batch = [b"%d" % n, b"\xff%d" % n * (900 if n % 2 else 1)]
+        batch = [b"%d" % n, b"\xff%d" % n * (2500 if n % 2 else 1)]
         queue.push(batch)
         items += batch
     queue.pop(1)
@@ -242,22 +242,23 @@ def test_a_disk_that_fails_ends_the_queue_with_words(path) -> None:
 def test_a_write_that_is_cut_short_leaves_nothing(path) -> None:
     with PersistentQueue(path) as queue:
         queue.push([b"a"])
-        write, calls = queue._items._write_on, []
+        write, files = queue._items._write_on, queue._store._files
 
-        def short(fd, content):
-            calls.append(len(content))
-            if len(calls) == 2:
-                raise OSError(28, "No space left on device")
-            return write(fd, bytes(content)[:10])
+        def full(*_):
+            raise OSError(28, "No space left on device")
 
-        queue._items._write_on = short
+        queue._items._write_on = lambda fd, content: write(fd, content[:10])
+        files.write_some = full
         with pytest.raises(DiskFull):
             queue.push([b"b"])
+        del files.write_some
+        queue.push([b"short", b"once"])  # the rest is written by the next call
         queue._items._write_on = write
+        assert queue.pop(3) == [b"a", b"short", b"once"]
         queue.push([b"c"])
         queue._store.abandon()
     with PersistentQueue(path) as queue:
-        assert queue.pop(5) == [b"a", b"c"]
+        assert queue.pop(5) == [b"c"]
 
 
 def test_the_queue_is_whole_when_its_owner_is_killed_while_it_is_verified(path) -> None:

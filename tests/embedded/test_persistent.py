@@ -321,7 +321,7 @@ def test_sync_is_on_disk_at_each_return_and_os_is_not(path, monkeypatch) -> None
             flushed.clear()
             queue.push([b"a"])
             assert len(flushed) == each
-            queue.push([b"\xff" * 2000])
+            queue.push([b"\xff" * 5000])
             assert len(flushed) == 3 * each  # the items, then what says where they are
             queue.pop()
             assert len(flushed) == 4 * each
@@ -425,10 +425,10 @@ def test_the_log_is_lines_of_json_that_jq_reads(path) -> None:
     with PersistentQueue(path) as queue:
         queue.push([b"hello", "gr\u00fc\u00df".encode()])
         queue.push([b"\xff\xfe"])
-        queue.push([b"\xff" * 1000] * 2)
+        queue.push([b"\xff" * 3000] * 2)
         queue.pop()
         lines = [records(path / log) for log in ("items", "cursors")]
-    assert [orjson.loads(line) for line in lines[0]] == ["hello", "gr\u00fc\u00df", {"base64": "//4="}, 1000, 1000]
+    assert [orjson.loads(line) for line in lines[0]] == ["hello", "gr\u00fc\u00df", {"base64": "//4="}, 3000, 3000]
     assert [orjson.loads(line) for line in lines[1]] == [{"floor": 0, "popped": []}, {"popped": [0, 1]}]
 
 

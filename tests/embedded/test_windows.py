@@ -62,10 +62,10 @@ SCENARIO = (
 from dq.embedded import *
 from dq.embedded import store
 import dq
-store.SEGMENT_BYTES = store.FRESH_BYTES = 20_000
+store.SEGMENT_BYTES = store.FRESH_BYTES = 50_000
 store.CURSOR_SEGMENT_BYTES = 3_000
 root = pathlib.Path(sys.argv[1])
-kinds = [b"text", b"\\xff\\xfe", b"\\xff" * 2000]
+kinds = [b"text", b"\\xff\\xfe", b"\\xff" * 5000]
 with PersistentQueue(root / "p") as queue:
     for n in range(200):
         queue.push([b"%d" % n + kind for kind in kinds])

@@ -81,14 +81,15 @@ class PersistentQueue:
             DiskFull: the disk is full; none is stored. RecordTooLarge: more than 64 MiB at once. Closed: after `close`.
             SyncFailed, StreamReadOnly: the disk fails.
         """
-        items = checked_items(items)
-        count = len(items)
-        if not count:
-            return
+        if type(items) is not list or len(items) != 1 or type(items[0]) is not bytes:
+            items = checked_items(items)
+            if not items:
+                return
+        count, store = len(items), self._store
         size = len(items[0]) if count == 1 else sum(map(len, items))
-        with self._store.lock:
-            if self._store.ended is not None:
-                raise self._store.refusal()
+        with store.lock:
+            if store.ended is not None:
+                raise store.refusal()
             if self._count + self._in_hand * self._HELD + count > self._max:
                 there = self._count + self._in_hand * self._HELD
                 raise QueueFull(
@@ -96,7 +97,10 @@ class PersistentQueue:
                 )
             log, waiting = self._items, self._waiting
             segment, position = log.segment, log.position
-            log.add(items, size)
+            if count == 1:
+                log.add_one(items[0], size)
+            else:
+                log.add(items, size)
             self._count += count
             # Not a method of its own, nor are the lines below: a call costs a thirtieth of a push of one item.
             waiting.payload += size

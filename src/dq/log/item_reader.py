@@ -13,7 +13,7 @@ from dq.errors import Damaged
 from dq.log.files import mapped
 from dq.log.format import Malformed
 from dq.log.item_lines import cut, decode, decode_sizes, is_raw
-from dq.log.item_log import ItemLog, raw_path
+from dq.log.item_log import LARGE_BYTES_MIN, ItemLog, raw_path
 from dq.log.journal import BATCH_BYTES_MAX
 from dq.log.layout import repair_hint, segment_path
 from dq.log.recovery import damaged, read_segment_header
@@ -137,10 +137,25 @@ class ItemReader:
     def _raw_items(self, lines: bytes) -> list[bytes]:
         sizes, (position, checksum) = decode_sizes(lines), self._fields()["raw"]
         path, size = raw_path(self._log.directory, self._segment), sum(sizes)
-        content = self._pread(path, size, position)
-        if len(content) < size or f"{crc32(content):08x}" != checksum:
+        if size < LARGE_BYTES_MIN * len(sizes):
+            content = self._pread(path, size, position)
+            items, found = cut(content, sizes), crc32(content)
+        else:
+            items, found = self._large_items(path, sizes, position)
+        if sum(map(len, items)) != size or f"{found:08x}" != checksum:
             raise damaged_raw(path, position, size, self.place[1])
-        return [content] if len(sizes) == 1 else cut(content, sizes)
+        return items
+
+    def _large_items(self, path: Path, sizes: list[int], position: int) -> tuple[list[bytes], int]:
+        """Each by a read of its own: to cut them out of one would copy them."""
+        items, found, pread = [], 0, self._log.files.pread
+        with mapped(path, "read"), self._log.kept(path) as fd:
+            for size in sizes:
+                item = pread(fd, size, position)
+                found = crc32(item, found)
+                items.append(item)
+                position += size
+        return items, found
 
     def _pread(self, path: Path, size: int, position: int) -> bytes:
         with mapped(path, "read"), self._log.kept(path) as fd:

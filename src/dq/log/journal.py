@@ -106,15 +106,19 @@ class Journal:
         batch, crc = encode_own_batch(first, count, lines, self._at_text, extra, self._synced, self.crc)
         size = len(batch)
         try:
-            written = self._write_on(self._fd, batch)
-            while written != size:  # a short write is mostly the last sign before ENOSPC
-                written += self._write_on(self._fd, memoryview(batch)[written:])
+            if self._write_on(self._fd, batch) != size:
+                self._write_rest(batch)
         except OSError as error:
             self._give_up(error)
         self.position, self.crc, self.next = position + size, crc, first + count
         if self._flushes:
             self._flush(self._fd)
             self._synced = self.next
+
+    def _write_rest(self, batch: bytes) -> None:
+        """After a short write, which is rare, and mostly the last sign before ENOSPC: all of it once more."""
+        self.files.pwritev(self._fd, (batch,), self.position)
+        self.files.move(self._fd, self.position + len(batch))
 
     def _prepare(self) -> None:
         """Before a batch, where it cannot simply follow the last one."""

@@ -380,6 +380,21 @@ def test_one_in_one_out_keeps_the_disk_small(path) -> None:
         assert not (path / "quarantine").exists()
 
 
+def test_a_file_that_cannot_be_deleted_costs_no_item(path, monkeypatch, caplog) -> None:
+    def refuse(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    with PersistentQueue(path) as queue:
+        queue.push([b"x" * 400] * 1000)
+        monkeypatch.setattr(Files, "unlink", refuse)
+        assert len(queue.pop(1000)) == 1000
+        assert "keeps files that it does not need" in caplog.text
+        monkeypatch.undo()
+    with PersistentQueue(path) as queue:
+        assert queue.is_empty
+        assert queue.disk_size < MIB
+
+
 def test_more_than_memory_keeps_is_read_from_the_disk(path, monkeypatch) -> None:
     """Beyond what is kept in memory, items are read again from the log, whether many or one came at a time."""
     monkeypatch.setattr("dq.embedded.persistent.READY_COUNT_MAX", 50)

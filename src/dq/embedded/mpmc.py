@@ -17,7 +17,7 @@ from dq.client.lifetime import watch
 from dq.embedded.items import BytesLike, checked_count, checked_items
 from dq.embedded.labels import Label, Labels
 from dq.embedded.store import FRESH_BYTES, Store
-from dq.errors import DiskFull, Forked, InvalidName, InvalidSetting, LogError
+from dq.errors import DqError, Forked, InvalidName, InvalidSetting
 from dq.log.item_reader import ItemReader
 
 log = logging.getLogger("dq")
@@ -77,7 +77,8 @@ class MpmcQueue:
         labels.floor = max(labels.floor, items.first)
         self._broom = ItemReader(items)  # stands before the oldest batch that lives
         self._passed = self._broom.seek(labels.floor)  # bytes of items before it in its segment
-        self._payload = sum(info.payload for info in items.infos.values()) - self._passed
+        kept = [info.payload for first, info in items.infos.items() if first >= self._broom.segment]
+        self._payload = sum(kept) - self._passed
         self._dies = 0  # when that batch expires, or earlier; milliseconds since 1970
         with self._store.lock:
             self._sweep()
@@ -243,7 +244,7 @@ class MpmcQueue:
         try:
             self._store.note(b'{"floor":%d}\n' % floor)
             self._store.trim(floor, empty=fresh)
-        except (LogError, DiskFull) as error:
+        except DqError as error:
             log.warning("the queue %s keeps files that it does not need: %s", self.path, error)
 
     # --- sizes -------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from dq.embedded.consumed import Consumed, Runs
 from dq.embedded.items import BytesLike, checked_count, checked_items
 from dq.embedded.store import FRESH_BYTES, Store
 from dq.embedded.waiting import READY_BYTES_MAX, READY_COUNT_MAX, Waiting
-from dq.errors import Forked, LogError, QueueFull
+from dq.errors import DqError, Forked, QueueFull
 
 log = logging.getLogger("dq")
 
@@ -209,7 +209,7 @@ class PersistentQueue:
             return
         try:
             self._store.trim(self._consumed.floor, empty=empty)
-        except LogError as error:
+        except DqError as error:
             log.warning("the queue %s keeps files that it does not need: %s", self.path, error)
 
     # --- in hand -----------------------------------------------------------------------------------------------------

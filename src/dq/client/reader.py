@@ -144,6 +144,11 @@ class Reader:
 
     def read_ahead(self) -> bool:
         """Waits for records and takes some in hand; False where an iteration is to end."""
+        self._session.keep_up()
+        with self._lock:  # the usual case, once for 150 records: there are some
+            self._session.check()
+            if self._core.next_hand():
+                return True
         return bool(self._take(1, None if self._follows else 0.0, lambda _: self._core.next_hand()))
 
     def give_back(self, records: list[Record]) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dq.errors import InvalidPayload
-from dq.model.record import Record, encode, payload_of
+from dq.model.record import encode, payload_of, record_of
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 SCALARS = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False) | TEXT
@@ -24,7 +24,7 @@ def test_any_record_comes_back_from_its_line(payload, key, topic, name, headers)
     assert line.endswith(b"\n")
     assert line.count(b"\n") == 1
     assert not line.startswith(b'{"batch":')
-    record = Record("emails", 2, 7, orjson.loads(line))
+    record = record_of("emails", 2, 7, orjson.loads(line))
     assert record.payload == payload
     assert (record.key, record.topic, record.name, record.headers) == (key, topic, name, headers)
     assert record.created_at == datetime(2023, 11, 14, 22, 13, 20, 250_000, tzinfo=UTC)

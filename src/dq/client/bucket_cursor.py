@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from itertools import repeat
@@ -21,7 +21,7 @@ from dq.core.matching import UNKNOWN_TOPICS, Matcher, Taken
 from dq.errors import DqError, RecordsTrimmed
 from dq.log.backend import End, StorageReader
 from dq.log.format import count_lines
-from dq.model.record import Record
+from dq.model.record import Record, record_of
 
 Match = Callable[[Record], object]
 _READ_BYTES = LIMITS.task_bytes
@@ -190,8 +190,8 @@ class BucketCursor:
         fields = self._fields[place : place + count_max]
         first = self._fields_first + place
         try:
-            found = list(map(Record, repeat(self.stream), repeat(self.bucket), range(first, first + len(fields)), fields))
-        except (KeyError, TypeError, ValueError):
+            found = list(self._made(range(first, first + len(fields)), fields))
+        except (KeyError, TypeError, ValueError, IndexError):
             found = [self._record(offset, each) for offset, each in enumerate(fields, first)]
         if match is not None:
             found = [record for record in found if match(record)]
@@ -206,16 +206,19 @@ class BucketCursor:
         first, stop = self._fields_first + self._place, self._fields_first + len(self._fields)
         offsets = iter(range(first, stop))
         try:
-            deque(map(_PAYLOAD, fields), 0)
+            records = self._made(offsets, fields)
         except (KeyError, TypeError, ValueError, IndexError):  # bytes among them, or what is no record
             made = [self._record(offset, each) for offset, each in enumerate(fields, first)]
-            records: Iterator[Record] = map(_second, offsets, made)
-        else:
-            records = map(Record, repeat(self.stream), repeat(self.bucket), offsets, fields)
+            records = map(_second, offsets, made)
         if self._filter.match is not None:
             records = filter(self._filter.match, records)
         self._handed(len(fields))
         return Hand(self, records, offsets, stop)
+
+    def _made(self, offsets: Iterable[int], fields: list[Any]) -> Iterator[Record]:
+        """Records with a payload that is JSON, as most have, made by loops in C. Raises KeyError and more for others."""
+        payloads = list(map(_PAYLOAD, fields))
+        return map(Record, zip(repeat(self.stream), repeat(self.bucket), offsets, payloads, fields, strict=False))
 
     def _handed(self, count: int) -> None:
         """So many of those that are decoded are handed out."""
@@ -256,9 +259,9 @@ class BucketCursor:
     def _record(self, offset: int, fields: Any) -> Record:
         """What is no record of dq, but was published as one, comes as it stands."""
         try:
-            return Record(self.stream, self.bucket, offset, fields)
+            return record_of(self.stream, self.bucket, offset, fields)
         except (KeyError, TypeError, ValueError):
-            return Record(self.stream, self.bucket, offset, {"at": 0.0, "payload": fields})
+            return record_of(self.stream, self.bucket, offset, {"at": 0.0, "payload": fields})
 
     def _read(self, count_max: int, bytes_max: int, *, matched: bool) -> Iterator[Lines]:
         """Reads on, and gives what is wanted of that; `matched`: asks the user's own function as well."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from dq.client.wishes import seconds_of
 from dq.errors import AlreadySettled
 from dq.model.outcome import Outcome
-from dq.model.record import Record
+from dq.model.record import View
 
 if TYPE_CHECKING:
     from dq.client.held_lease import HeldLease
@@ -39,7 +39,7 @@ class Settler(Protocol):
         """Waits until what was decided is confirmed."""
 
 
-class Task(Record):
+class Task(View):
     """A record to be worked on. Used as a context manager it is acked at the end, or retried if the block raises.
 
     Attributes:
@@ -48,7 +48,7 @@ class Task(Record):
         outcome: what was decided, or None.
     """
 
-    __slots__ = ("_lease", "outcome")
+    __slots__ = ("_fields", "_lease", "offset", "outcome", "payload")
 
     def __init__(self, lease: HeldLease, offset: int, fields: dict[str, Any]) -> None:
         self._lease, self.offset, self._fields = lease, offset, fields

@@ -10,6 +10,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import Any, Final
 
 import orjson
@@ -102,22 +103,15 @@ def payload_of(fields: dict[str, Any]) -> Any:
     return base64.b64decode(fields["base64"])
 
 
-class Record:
-    """A record that was read: a view of its decoded line, so that what is not looked at costs nothing.
+class View:
+    """What is looked up in a decoded line when it is asked for, so that what is not looked at costs nothing."""
 
-    Attributes:
-        stream, bucket, offset: its place.
-        payload: a JSON value, or bytes.
-    """
+    __slots__ = ()
 
-    __slots__ = ("_fields", "bucket", "offset", "payload", "stream")
-
-    def __init__(self, stream: str, bucket: int, offset: int, fields: dict[str, Any]) -> None:
-        self.stream, self.bucket, self.offset, self._fields = stream, bucket, offset, fields
-        try:
-            self.payload: Any = fields["payload"]
-        except KeyError:
-            self.payload = payload_of(fields)
+    stream: str
+    bucket: int
+    offset: int
+    _fields: dict[str, Any]
 
     @property
     def id(self) -> str:
@@ -151,3 +145,30 @@ class Record:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id}>"
+
+
+class Record(View, tuple[str, int, int, Any, dict[str, Any]]):
+    """A record that was read. Two are equal only if they are one and the same.
+
+    A tuple within: made in C, in two thirds of the time that three assignments in Python take, and a reader makes millions.
+    (`Record((stream, bucket, offset, payload, fields))`; `record_of` makes one from its line.)
+
+    Attributes:
+        stream, bucket, offset: its place.
+        payload: a JSON value, or bytes.
+    """
+
+    __slots__ = ()
+
+    stream: str = property(itemgetter(0))  # type: ignore[assignment]
+    bucket: int = property(itemgetter(1))  # type: ignore[assignment]
+    offset: int = property(itemgetter(2))  # type: ignore[assignment]
+    payload: Any = property(itemgetter(3))
+    _fields: dict[str, Any] = property(itemgetter(4))  # type: ignore[assignment]
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+
+def record_of(stream: str, bucket: int, offset: int, fields: dict[str, Any]) -> Record:
+    """The record of a decoded line. Raises KeyError, TypeError or ValueError where that has no payload."""
+    return Record((stream, bucket, offset, payload_of(fields), fields))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,14 +15,15 @@ from sim_life import LAYOUT, SMALL
 
 from dq.client.drafts import Draft
 from dq.core.states import State
-from dq.errors import DiskFull, DqError, OutcomeUnknown, SequenceError, StreamReadOnly, by_name
+from dq.errors import DiskFull, DqError, OutcomeUnknown, SequenceError, StreamReadOnly, UnknownSink, UnknownStream, by_name
 from dq.log.catalog import OpenStream
 from dq.log.reader import BucketReader
 from dq.model.event import Event
 
-_LEASE = b'{"lease":'
+_LEASE = (b'{"lease":', b'{"deliver":')
 _ACKS = ("ack", "drop")
 _ENDS = ("ack", "drop", "dead_letter")
+_NO_LEASE = 1 << 60
 
 
 class Place(NamedTuple):
@@ -50,9 +52,19 @@ class Sink:
         age: how often its log or its streams may have lost their end. Leases given out before are forgotten then, and acks of
             them count for nothing.
         age_at_start: its age when its broker started.
+        wants: its filter, by topic.
+        no_ack: nothing is settled, and nothing comes twice; but where its log may have lost its end.
+        noted: what it delivered without acks, and under which number.
+        moving: changes that are under way, by which it begins anew somewhere: until they are answered, nothing is known of it.
+        excused: records that it need not have had, since it was moved past them or was not there.
+        voided: leases with lower numbers are void.
+        paused: it was told to lease nothing.
     """
 
     max_attempts: int
+    wants: Callable[[str | None], bool] = lambda _topic: True
+    no_ack: bool = False
+    noted: dict[Place, int] = field(default_factory=dict)
     delivered: set[int] = field(default_factory=set)
     decided: set[int] = field(default_factory=set)
     confirmed: set[Place] = field(default_factory=set)
@@ -60,6 +72,48 @@ class Sink:
     may_lose: bool = False
     age: int = 0
     age_at_start: int = 0
+    moving: int = 0
+    excused: set[int] = field(default_factory=set)
+    voided: int = 0
+    paused: bool = False
+
+    def begin_anew(self, next_lease: int | None, published: Iterable[int]) -> None:
+        """It was moved, or made anew: what it had settled may come again, and what was published may be passed over."""
+        self.confirmed.clear()
+        self.volatile.clear()
+        self.delivered.clear()
+        self.noted.clear()
+        self.excused.update(published)
+        self.voided = _NO_LEASE if next_lease is None else next_lease
+        self.age += 1
+        self.age_at_start = self.age
+
+
+@dataclass
+class GivenUp:
+    """What users gave up of streams: it need not be there, nor be delivered.
+
+    Attributes:
+        below: by shard, all up to there, by a trim.
+        places: single records, by a removal.
+        limited: streams that drop what is beyond their limits.
+        changing: changes under way, by stream: until they are answered, nothing is known of it.
+    """
+
+    below: dict[tuple[str, int], int] = field(default_factory=dict)
+    places: set[Place] = field(default_factory=set)
+    limited: set[str] = field(default_factory=set)
+    changing: Counter[str] = field(default_factory=Counter)
+
+    def has(self, place: Place) -> bool:
+        stream = place.stream
+        below = self.below.get(place.shard, 0)
+        return stream in self.limited or self.changing[stream] > 0 or place.offset < below or place in self.places
+
+    def forget(self, stream: str) -> None:
+        """The stream is no more."""
+        self.below = {shard: offset for shard, offset in self.below.items() if shard[0] != stream}
+        self.places = {place for place in self.places if place.stream != stream}
 
 
 class Checker:
@@ -80,6 +134,9 @@ class Checker:
         self._publisher_of: dict[int, str] = {}
         self._receipts: dict[int, Place] = {}
         self._refused: set[int] = set()
+        self.topics: dict[int, str | None] = {}
+        self._stream_of: dict[int, str] = {}
+        self.given_up = GivenUp()
         self._at: dict[Place, int] = {}
         self._where: dict[int, Place] = {}
         self._flushed: dict[tuple[str, int], int] = defaultdict(int)
@@ -90,8 +147,9 @@ class Checker:
 
     # --- publishers ------------------------------------------------------------------------------------------------
 
-    def asked(self, number: int, line: bytes, publisher: str, stream: str, draft: Draft) -> None:
+    def asked(self, number: int, line: bytes, topic: str | None, publisher: str, stream: str, draft: Draft) -> None:
         """A record was handed in."""
+        self.topics[number], self._stream_of[number] = topic, stream
         self.counts["records"] += 1
         self._lines[number], self._publisher_of[number], self._batch_of[number] = line, publisher, draft
         self._batches.setdefault(draft, []).append(number)
@@ -101,6 +159,8 @@ class Checker:
         self.counts["receipts"] += 1
         if late and self.durabilities[place.stream] != "sync":
             return  # its durability allows that it was lost before this word arrived
+        if number in self._gone and self.counts["streams destroyed"]:
+            return  # it was given before its stream was destroyed
         self._receipts[number] = place
         self._saw(place, number)
 
@@ -109,6 +169,8 @@ class Checker:
         self.counts[type(error).__name__] += 1
         if isinstance(error, DiskFull):
             self._refused.update(numbers)
+        elif self.counts["streams destroyed"] and isinstance(error, (SequenceError, UnknownStream)):
+            return
         elif isinstance(error, SequenceError) and self.counts["failed flushes of lossy streams"]:
             return  # what its publisher had receipts for is lost, as the durability allows, and leaves a gap
         elif not isinstance(error, (OutcomeUnknown, StreamReadOnly)) and type(error).__name__ != "BrokerLost":
@@ -119,6 +181,10 @@ class Checker:
         of its own that it gave up and the broker still has."""
         error = by_name(event["error"], event["message"])
         self.counts["not let in"] += 1
+        if isinstance(error, (UnknownSink, UnknownStream)) and (
+            self.counts["sinks destroyed"] or self.counts["streams destroyed"]
+        ):
+            return
         if type(error).__name__ not in ("DiskFull", "LogError", "SyncFailed", "BrokerLost") and not impatient:
             raise BrokenPromise(f"a client was not let in: {error!r}")
 
@@ -140,7 +206,12 @@ class Checker:
         """A record is in the hand of a consumer."""
         found = self.sinks[sink]
         if number in self._gone:
-            return  # it was sent before its stream lost it
+            return  # it was sent before its stream lost it, or was destroyed
+        if self.given_up.changing[place.stream]:
+            found.delivered.add(number)
+            return
+        if not found.wants(self.topics.get(number)):
+            raise BrokenPromise(f"{place} with the topic {self.topics[number]} was delivered to {sink}")
         if not self._is_shaky(place.stream):
             self._saw(place, number)
         self.counts["delivered"] += 1
@@ -156,8 +227,8 @@ class Checker:
 
     def confirmed(self, sink: str, act: str, numbers: list[int]) -> None:
         """The consumer broker has confirmed what a consumer decided. (A late wish for a dead letter is passed over.)"""
-        if act in _ACKS:
-            found = self.sinks[sink]
+        found = self.sinks[sink]
+        if act in _ACKS and not found.moving:
             places = [self._where[number] for number in numbers if number in self._where]
             new = [place for place in places if place not in found.confirmed and not self._is_shaky(place.stream)]
             found.confirmed.update(new)
@@ -174,10 +245,29 @@ class Checker:
         for line in content.split(b"\n"):
             if line.startswith(_LEASE) and line.endswith(b"}"):
                 note = orjson.loads(line)
+                if "deliver" in note:
+                    self._delivers(path.parent.name, note)
+                if found.paused:
+                    raise BrokenPromise(f"{path.parent.name} leases though it is paused: {note}")
+                if found.moving or self.given_up.changing[note["stream"]]:
+                    continue
                 for offset in range(note["first"], note["first"] + note["count"]):
                     place = Place(note["stream"], note["bucket"], offset)
                     if place in found.confirmed and not self._brought_back(found, place):
                         raise BrokenPromise(f"{path.parent.name}: {place} is leased again after its ack was confirmed")
+
+    def _delivers(self, name: str, note: dict[str, Any]) -> None:
+        """What is delivered without acks is delivered once."""
+        sink, passed = self.sinks[name], [range(*part) for part in note.get("without", ())]
+        places = [
+            Place(note["stream"], note["bucket"], offset) for offset in range(note["first"], note["first"] + note["count"])
+        ]
+        for place in places:
+            if sink.noted.get(place, note["deliver"]) != note["deliver"] and not sink.moving:  # else it is written once more
+                raise BrokenPromise(f"{place} is delivered to {name} twice, which takes no acks")
+            if not any(place.offset in part for part in passed):
+                self.counts["without acks"] += 1
+                sink.noted[place] = note["deliver"]
 
     def _brought_back(self, sink: Sink, place: Place) -> bool:
         """Whether the ack of a record may be forgotten; then it is."""
@@ -207,6 +297,7 @@ class Checker:
         if path.parent.parent == LAYOUT.sinks:
             self.sinks[path.parent.name].may_lose = True
             self.sinks[path.parent.name].age += 1
+            self._unsure(self.sinks[path.parent.name])
         elif path.suffix == ".jsonl" and self.durabilities.get(path.parts[-3], "sync") != "sync":
             self._may_lose.add((path.parts[-3], int(path.parts[-2])))
             self.counts["failed flushes of lossy streams"] += 1
@@ -215,9 +306,61 @@ class Checker:
         self.counts["power cuts"] += 1
         for sink in self.sinks.values():
             sink.may_lose = True
+            self._unsure(sink)
         for stream, durability in self.durabilities.items():
             if durability != "sync":
                 self._may_lose.update((stream, bucket) for bucket in range(16))
+
+    @staticmethod
+    def _unsure(sink: Sink) -> None:
+        """What is noted of deliveries without acks is not on disk at once."""
+        sink.noted.clear()
+
+    # --- what users do -----------------------------------------------------------------------------------------------
+
+    def moved(self, name: str, next_lease: int | None) -> None:
+        """A sink stands somewhere else, or is another one."""
+        self.sinks[name].begin_anew(next_lease, self._lines)
+
+    def destroyed(self, stream: str) -> None:
+        """A stream is no more, and another one will have its name."""
+        for number in [number for number, name in self._stream_of.items() if name == stream]:
+            self._gone.add(number)
+            self._receipts.pop(number, None)
+            place = self._where.pop(number, None)
+            if place is not None:
+                self._at.pop(place, None)
+        for shard in [shard for shard in self._flushed if shard[0] == stream]:
+            del self._flushed[shard]
+        for name in self.over[stream]:
+            sink = self.sinks[name]
+            sink.age += 1
+            sink.confirmed = {place for place in sink.confirmed if place.stream != stream}
+            sink.volatile &= sink.confirmed
+            sink.noted = {place: lease for place, lease in sink.noted.items() if place.stream != stream}
+        self.given_up.forget(stream)
+
+    def where(self, number: int) -> Place | None:
+        """Where a record is known to be."""
+        return self._where.get(number)
+
+    def places_of(self, stream: str) -> list[Place]:
+        """Where records of a stream are known to be."""
+        return sorted(place for place in self._at if place.stream == stream)
+
+    def read(self, reader: str, place: Place, number: int, before: int | None, missed: bool) -> None:
+        """A reader saw a record, and the one before it in its bucket was at the offset `before`."""
+        self.counts["read"] += 1
+        if number in self._gone or self.given_up.changing[place.stream] or self._is_shaky(place.stream):
+            return
+        self._saw(place, number)
+        if before is None:
+            return
+        if place.offset <= before:
+            raise BrokenPromise(f"{reader} read {place} after offset {before}")
+        between = [Place(place.stream, place.bucket, offset) for offset in range(before + 1, place.offset)]
+        if not missed and (passed := [each for each in between if not self.given_up.has(each)]):
+            raise BrokenPromise(f"{reader} read {place} after offset {before}, and passed over {passed}")
 
     # --- a broker has started --------------------------------------------------------------------------------------
 
@@ -227,12 +370,16 @@ class Checker:
             if type(error).__name__ not in ("DiskFull", "LogError", "SyncFailed"):
                 raise BrokenPromise(f"sink {name} is closed: {error!r}")
         for name, sink in self.sinks.items():
+            if name in runs:
+                sink.voided = min(sink.voided, runs[name].core._book.next_lease)
+            if sink.moving:
+                continue
             if name not in runs:
                 if sink.confirmed - sink.volatile and name not in closed:
                     raise BrokenPromise(f"sink {name} is gone")
                 continue
             ledgers = runs[name].core._book.ledgers
-            for place in sorted(sink.confirmed):
+            for place in sorted(place for place in sink.confirmed if not self.given_up.changing[place.stream]):
                 ledger = ledgers.get(place.shard)
                 state = ledger.state_of(place.offset) if ledger is not None else State.WAITING
                 if state not in (State.SETTLED, State.DYING) and not self._brought_back(sink, place):
@@ -249,11 +396,17 @@ class Checker:
             if type(error).__name__ not in ("DiskFull", "LogError", "SyncFailed"):
                 raise BrokenPromise(f"stream {name} is closed: {error!r}")
         names = [name for name in names if name in streams and name in self.durabilities]
-        for name in names:
+        for name in [name for name in names if not self.given_up.changing[name]]:
             for bucket, writer in enumerate(streams[name].writers):
                 self._cut((name, bucket), writer.end.offset)
         self.check_logs(disk, streams)
-        self._may_lose = {shard for shard in self._may_lose if shard[0] not in names}
+        self._may_lose = {shard for shard in self._may_lose if shard[0] not in names or self.given_up.changing[shard[0]]}
+
+    def unchanged(self, stream: str, ends: list[int]) -> None:
+        """It was to be destroyed, and was not; it may have lost its end meanwhile, as its durability allows."""
+        for bucket, end in enumerate(ends):
+            self._cut((stream, bucket), end)
+        self._may_lose = {shard for shard in self._may_lose if shard[0] != stream}
 
     def _cut(self, shard: tuple[str, int], end: int) -> None:
         lost = [place for place in self._at if place.shard == shard and place.offset >= end]
@@ -274,6 +427,7 @@ class Checker:
             for sink in self.sinks.values():
                 sink.confirmed.discard(place)
                 sink.volatile.discard(place)
+                sink.noted.pop(place, None)
 
     # --- the logs --------------------------------------------------------------------------------------------------
 
@@ -289,6 +443,8 @@ class Checker:
                 reader = BucketReader(disk, LAYOUT.bucket(name, bucket), SMALL)
                 reader.advance(end)
                 lines = read_all(reader, first, end.offset).splitlines(keepends=True)
+                if self.given_up.changing[name]:
+                    continue
                 if name in self.durabilities:
                     firsts[name, bucket] = first
                     self._check_bucket(name, bucket, first, lines)
@@ -320,7 +476,9 @@ class Checker:
             fields = orjson.loads(line)
             headers, number = fields["headers"], fields["payload"]["n"] if fields.get("payload") else 0
             self.letters[headers["dq-sink"], headers["dq-id"], number] += 1
-        twice = [letter for letter, count in self.letters.items() if count > 1]
+        twice = [
+            letter for letter, count in self.letters.items() if count > 1 and letter[2] not in self.sinks[letter[0]].excused
+        ]
         if twice:
             raise BrokenPromise(f"dead letters stand twice: {twice}")
 
@@ -337,12 +495,21 @@ class Checker:
     def _check_over(self, name: str, place: Place) -> None:
         """A record that is trimmed was settled by this sink."""
         letter = (name, f"{place.stream}/{place.bucket}/{place.offset}", self._at[place])
+        if self._is_free(name, place):
+            return
         if (
             place.stream not in self._letters_unread
             and self._at[place] not in self.sinks[name].decided
             and letter not in self.letters
         ):
             raise BrokenPromise(f"{place} is trimmed, and {name} had not settled it")
+
+    def _is_free(self, name: str, place: Place) -> bool:
+        """Whether a record may go though this sink never had it."""
+        sink, number = self.sinks[name], self._at[place]
+        if self.given_up.has(place) or sink.no_ack or sink.moving or number in sink.excused:
+            return True
+        return not sink.wants(self.topics.get(number))
 
     # --- the end ---------------------------------------------------------------------------------------------------
 
@@ -355,6 +522,8 @@ class Checker:
                     f"{place.stream}/{place.bucket}/{place.offset}",
                     number,
                 )  # its consumers died before they saw it
+                if self._is_free(name, place):
+                    continue
                 if number not in self.sinks[name].delivered and letter not in self.letters:
                     raise BrokenPromise(f"{number} at {place} was never delivered to {name}")
                 self._check_over(name, place)

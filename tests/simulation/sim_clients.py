@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 from sim_checker import Checker, Place
 from sim_manager import SimManager
@@ -19,6 +20,7 @@ from dq.model.record import encode
 from dq.transport.frames import Inbox, framed
 
 JOIN_SECONDS = 30.0
+TOPICS = (None, None, "mail.new", "mail.old", "log")
 
 
 class Stage:
@@ -26,6 +28,7 @@ class Stage:
 
     def __init__(self, manager: SimManager, clock: FakeClock, chance: random.Random, checker: Checker) -> None:
         self.manager, self.clock, self.chance, self.checker = manager, clock, chance, checker
+        self.streams: dict[str, dict[str, Any]] = {}  # and their settings
         self._numbers = 0
         self._names = 0
 
@@ -109,6 +112,7 @@ class SimClient:
         elif event.type is EventType.NACK:
             self.stage.checker.refused_to_join(event, impatient=self._impatient)
             self._lost()
+            self.gone = self.gone or event["error"] in ("UnknownSink", "UnknownStream")
         else:
             again, self.welcome, self._known = self._known, True, True
             self.welcomed(event, again=again)
@@ -143,7 +147,7 @@ class SimPublisher(SimClient):
     """A publisher with the real `Batcher`."""
 
     def __init__(self, stage: Stage, stream: str) -> None:
-        self.stream = stream
+        self.stream, self._settings = stream, stage.streams[stream]
         self.batcher: Batcher | None = None
         self._numbers: dict[Draft, list[int]] = {}
         super().__init__(stage, stage.next_name("p"))
@@ -151,7 +155,7 @@ class SimPublisher(SimClient):
     def hello(self, *, again: bool) -> Event:
         if self.batcher is not None:
             self.batcher.resuming = True
-        fields = {"id": self.id, "pid": 1, "stream": self.stream, "create": True, "again": again}
+        fields = {"id": self.id, "pid": 1, "stream": self.stream, "create": True, "again": again, "settings": self._settings}
         return Event(EventType.REGISTER, EventOwner.PUBLISHER, fields)
 
     def welcomed(self, answer: Event, *, again: bool) -> None:
@@ -170,13 +174,14 @@ class SimPublisher(SimClient):
         for _ in range(count):
             number, key = self.stage.next_number(), chance.choice((None, None, "a", "b", "c"))
             payload = {"n": number, "pad": "x" * chance.choice((0, 10, 90, 400))}
-            line = encode(payload, self.stage.clock.wall(), key, chance.choice((None, None, "t1")), "", None)
+            topic = chance.choice(TOPICS)
+            line = encode(payload, self.stage.clock.wall(), key, topic, "", None)
             with batcher.lock:
-                draft, place = batcher.add(line, key, None, urgent=urgent, now=0.0)
+                draft, place = batcher.add(line, key, topic, urgent=urgent, now=0.0)
             numbers = self._numbers.setdefault(draft, [])
             assert place == len(numbers)
             numbers.append(number)
-            self.stage.checker.asked(number, line, self.id, self.stream, draft)
+            self.stage.checker.asked(number, line, topic, self.id, self.stream, draft)
         if chance.random() < 0.5:
             self.push_all()
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from sim_checker import Place
+from sim_checker import BrokenPromise, Place
 from sim_clients import SimClient, Stage
 
 from dq.client.hand import Hand
 from dq.client.held_lease import HeldLease
 from dq.client.task import Task
+from dq.core.states import State
 from dq.model.event import Event, EventOwner, EventType
 from dq.model.outcome import Outcome
 
@@ -33,6 +34,7 @@ class SimConsumer(SimClient):
         self.leaving = False
         self.stalled_until = 0.0
         self._renew_at = 0.0
+        self._ordered = False
         self._open: list[Task] = []
         self._numbers: dict[tuple[int, int], int] = {}
         self._ages: dict[int, int] = {}
@@ -50,7 +52,8 @@ class SimConsumer(SimClient):
         return Event(EventType.REGISTER, EventOwner.CONSUMER, fields)
 
     def welcomed(self, answer: Event, *, again: bool) -> None:
-        self.hand.grace = answer["settings"]["ack_grace"]
+        settings = answer["settings"]
+        self.hand.grace, self.hand.no_ack, self._ordered = settings["ack_grace"], settings["no_ack"], settings["ordered"]
         if again:
             for event in self.hand.resume(answer["leases"]):
                 self._send(event)
@@ -61,7 +64,8 @@ class SimConsumer(SimClient):
             lease, sink = event["lease"], self.stage.checker.sinks[self.sink]
             late = self.end is None or self.end.peer.owner is not self.stage.manager.consumer_broker.life
             # One of a broker that is gone may be forgotten; a number that was forgotten may be given out again.
-            self._ages[lease] = -1 if late or lease in self._ages else sink.age_at_start
+            void = late or lease in self._ages or lease < sink.voided
+            self._ages[lease] = -1 if void else sink.age_at_start
             self.hand.take(event)
         elif event.type is EventType.READ:
             self.hand.forget_credit()
@@ -72,7 +76,16 @@ class SimConsumer(SimClient):
             for number in [number for number in self._sent if number <= event["number"]]:
                 for age, act, numbers in self._sent.pop(number):
                     if age == self.stage.checker.sinks[self.sink].age:
-                        self.stage.checker.confirmed(self.sink, act, numbers)
+                        self.stage.checker.confirmed(self.sink, act, self._in_time(numbers))
+
+    def _in_time(self, numbers: list[int]) -> list[int]:
+        """Of a sink in order, a late ack changes nothing, and that it was late is not told."""
+        service = self.stage.manager.consumer_broker.service if self._ordered else None
+        if service is None or self.sink not in service._sinks.runs:
+            return [] if self._ordered else numbers
+        ledgers, where = service._sinks.runs[self.sink].core._book.ledgers, self.stage.checker.where
+        places = {number: place for number in numbers if (place := where(number)) is not None and place.shard in ledgers}
+        return [number for number, place in places.items() if ledgers[place.shard].state_of(place.offset) is State.SETTLED]
 
     def _meaning(self, event: Event) -> list[tuple[int, str, list[int]]]:
         """Of each lease that it speaks of: how old that is, what was decided, and of which records."""
@@ -137,11 +150,16 @@ class SimConsumer(SimClient):
     def _do(self, task: Task) -> None:
         checker, chance = self.stage.checker, self.stage.chance
         number = self._numbers[task.lease.number, task.offset] = task.payload["n"]
-        checker.delivered(self.sink, Place(task.stream, task.bucket, task.offset), number, task.attempt)
+        place = Place(task.stream, task.bucket, task.offset)
+        checker.delivered(self.sink, place, number, task.attempt)
+        if self._ordered:
+            self._check_order(task, place)
         if number % POISON == 0:
             self.die()
             return
         act = chance.random()
+        if task.lease.settled:
+            return
         if act < 0.86:
             task.ack()
         elif act < 0.91:
@@ -158,6 +176,20 @@ class SimConsumer(SimClient):
         else:
             self._send(self.hand.abandon(task))
             self._open.append(task)
+
+    def _check_order(self, task: Task, place: Place) -> None:
+        """Of a lease that counts still, everything before a record is settled, or in this same hand."""
+        service = self.stage.manager.consumer_broker.service
+        run = service._sinks.runs.get(self.sink) if service is not None else None
+        ledger = run.core._book.ledgers.get(place.shard) if run is not None else None
+        lease = ledger.leases.get(task.lease.number) if ledger is not None else None
+        if lease is None or lease.hand.name != self.id or place.offset not in lease.open:
+            return
+        self.stage.checker.counts["in order"] += 1
+        for offset in range(ledger.floor, place.offset):
+            state, holder = ledger.state_of(offset), ledger.holder(offset)
+            if state not in (State.SETTLED, State.DYING) and (holder is None or holder.hand.name != self.id):
+                raise BrokenPromise(f"{self.sink}: {place} was worked on while {offset} is {state}")
 
     def slow_down(self) -> None:
         """One task runs long: what was not started goes back."""
@@ -189,6 +221,8 @@ class SimConsumer(SimClient):
 
     def settle(self, task: Task, outcome: Outcome, *, after: float | None = None, reason: str = "", error: str = "") -> None:
         self.hand.decide(task.lease, (task.offset, task.offset + 1), outcome, after=after, reason=reason, error=error)
+        if self._ordered and outcome in (Outcome.RETRY, Outcome.RELEASE):
+            self.hand.hold_back(task.lease)
 
     def extend(self, task: Task, seconds: float, note: str | None) -> None:
         lease: HeldLease = task.lease

@@ -156,6 +156,7 @@ class SimThreads(Executor):
 
     def submit(self, act: Callable[..., Any], /, *args: Any, **_: Any) -> Future[Any]:
         future: Future[Any] = Future()
+        future.run_one = self.run_one  # type: ignore[attr-defined]
         self._work.append((future, act, args))
         return future
 
@@ -173,6 +174,13 @@ class SimThreads(Executor):
                 future.set_exception(error)
             else:
                 future.set_result(result)
+
+    @staticmethod
+    def wait(futures: Iterable[Future[Any]]) -> None:
+        """As `concurrent.futures.wait`."""
+        for future in futures:
+            while not future.done():
+                future.run_one()  # type: ignore[attr-defined]
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         while self._work:

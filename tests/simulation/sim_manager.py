@@ -206,6 +206,7 @@ class SimManager:
         self.brokers = (self.publisher_broker, self.consumer_broker)
         self._requests: dict[int, tuple[Broker, Event, Answer]] = {}
         self._next_request = 0
+        self.settings: dict[str, dict[str, Any]] = {}  # of streams that are made
         self.up = True
 
     def start_brokers(self) -> None:
@@ -262,28 +263,54 @@ class SimManager:
 
     def let_in(self, hello: Event, end: End) -> None:
         """A client said who it is."""
-        if hello.owner is EventOwner.PUBLISHER:
+        if hello.owner in (EventOwner.PUBLISHER, EventOwner.READER):
             self.publisher_broker.waiting.append((hello.encode(), end))
             return
-        streams, opened = hello["streams"], []
+
+        def hand_over(opened: list[Any]) -> None:
+            told = Event(hello.type, hello.owner, {**hello.fields, "opened": opened})
+            self.consumer_broker.waiting.append((told.encode(), end))
+
+        def refuse(answer: Event) -> None:
+            refusal = Event(EventType.NACK, EventOwner.MANAGER, {name: answer[name] for name in ("error", "message")})
+            if not end.peer.closed:
+                end.sendmsg(framed(refusal.line()))
+            end.close()
+
+        self._open_all(hello["streams"], hello.get("create", False), hand_over, refuse)
+
+    def _open_all(self, streams: list[str], create: bool, then: Callable[[list[Any]], None], refuse: Answer) -> None:
+        """Has the publisher broker open streams, one after the other."""
+        opened: list[Any] = []
 
         def next_stream(answer: Event | None) -> None:
             if answer is not None and answer.type is EventType.NACK:
-                refusal = Event(EventType.NACK, EventOwner.MANAGER, {name: answer[name] for name in ("error", "message")})
-                if not end.peer.closed:
-                    end.sendmsg(framed(refusal.line()))
-                end.close()
+                refuse(answer)
                 return
             if answer is not None:
                 opened.append(answer["opened"])
             if len(opened) < len(streams):
-                fields = {"stream": streams[len(opened)], "create": hello.get("create", False), "settings": {}}
+                settings = self.settings.get(streams[len(opened)], {}) if create else {}
+                fields = {"stream": streams[len(opened)], "create": create, "settings": settings}
                 self.ask(self.publisher_broker, EventType.OPEN, fields, next_stream)
                 return
-            told = Event(hello.type, hello.owner, {**hello.fields, "opened": opened})
-            self.consumer_broker.waiting.append((told.encode(), end))
+            then(opened)
 
         next_stream(None)
+
+    def change(self, kind: str, fields: dict[str, Any], then: Answer) -> None:
+        """What a user wants of a stream or a sink."""
+        broker = self.publisher_broker if kind == "stream" else self.consumer_broker
+
+        def opened(streams: list[Any]) -> None:
+            self.ask(
+                broker,
+                EventType.CHANGE,
+                {**fields, "kind": kind, "opened": streams} if streams else {**fields, "kind": kind},
+                then,
+            )
+
+        self._open_all(fields.get("streams", []), fields.get("create", False), opened, then)
 
     def stop(self) -> None:
         """A clean stop: nobody is let in any more, the consumers' broker goes first."""

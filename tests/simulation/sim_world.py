@@ -11,21 +11,27 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
+from sim_changes import Changes
 from sim_checker import BrokenPromise, Checker, Sink
 from sim_clients import SimPublisher, Stage
 from sim_consumer import SimConsumer
 from sim_files import DirectoryNode, MemoryFiles
-from sim_life import ROOT
+from sim_life import ROOT, SimThreads
 from sim_manager import Broker, Machine, SimManager
+from sim_reader import SimReader
 from sim_wires import Wires
 
 from dq.clock import FakeClock
+from dq.core.matching import Matcher
 from dq.log.backend import JsonBackend
 from dq.log.bucket_log import BucketLog
 from dq.log.sink_log import SinkLog
 from dq.model.event import Event, EventType
 
 _DRAIN_TURNS = 6_000
+_RETENTIONS: tuple[dict[str, Any], ...] = ({}, {}, {}, {"retention": "forever"}, {"retention": "limits", "max_records": 30})
+_KINDS: tuple[dict[str, Any], ...] = ({}, {}, {}, {"ordered": True}, {"ordered": True}, {"no_ack": True})
+_FILTERS: tuple[dict[str, Any], ...] = ({}, {}, {}, {"topic": "mail.new"}, {"pattern": "^mail"})
 
 
 class Wedged(BrokenPromise):
@@ -50,6 +56,8 @@ class World:
         self.stage = Stage(self.manager, self.clock, chance, self.checker)
         self.publishers: list[SimPublisher] = []
         self.consumers: list[SimConsumer] = []
+        self.readers: list[SimReader] = []
+        self.changes = Changes(self)
         self._full_turns = 0
         self._draw_settings()
 
@@ -62,14 +70,20 @@ class World:
             checker.over[name] = []
             self.streams[name] = {
                 "buckets": chance.randint(1, 3), "durability": durability, "segment_bytes": 4096, "keep_bytes": 0,
-                "keep_seconds": 0.0, "sync_seconds": 0.5,
+                "keep_seconds": 0.0, "sync_seconds": 0.5, **chance.choice(_RETENTIONS),
             }  # fmt: skip
+            if self.streams[name].get("retention") == "limits":
+                checker.given_up.limited.add(name)
+        self.stage.streams = self.manager.settings = self.streams
         self.sinks: dict[str, tuple[list[str], dict[str, Any]]] = {}
         for name in ("left", "right")[: chance.choice((1, 2))]:
             over = sorted(chance.sample(list(self.streams), chance.randint(1, len(self.streams))))
-            settings = {"ack_grace": chance.choice((1.0, 4.0, 20.0)), "max_attempts": chance.randint(2, 4)}
+            settings: dict[str, Any] = {"ack_grace": chance.choice((1.0, 4.0, 20.0)), "max_attempts": chance.randint(2, 4)}
+            settings |= chance.choice(_KINDS)
+            settings |= chance.choice(_FILTERS)
             self.sinks[name] = (over, settings)
-            checker.sinks[name] = Sink(settings["max_attempts"])
+            checker.sinks[name] = sink = Sink(settings["max_attempts"], no_ack="no_ack" in settings)
+            sink.wants = Matcher(settings.get("topic"), settings.get("pattern")).takes
             for stream in over:
                 checker.over[stream].append(name)
 
@@ -80,7 +94,7 @@ class World:
         chance = self.chance
         self.clock.advance(chance.choice((0.0, 0.001, 0.004, 0.02)))
         self.wires.deliver()
-        parts: list[Any] = [*self.manager.brokers, self.manager, *self.publishers, *self.consumers]
+        parts: list[Any] = [*self.manager.brokers, self.manager, *self.publishers, *self.consumers, *self.readers, self.changes]
         chance.shuffle(parts)
         for part in parts:
             part.spin()
@@ -91,6 +105,11 @@ class World:
                 self.machine.room.free = None
         self.publishers = [client for client in self.publishers if not client.gone]
         self.consumers = [client for client in self.consumers if not client.gone]
+        self.readers = [client for client in self.readers if not client.gone]
+
+    def disk(self) -> MemoryFiles:
+        """As it is now, for whoever looks on."""
+        return MemoryFiles(self.machine.root)
 
     def _opened(self, broker: Broker, name: str | None) -> None:
         service = broker.service
@@ -142,7 +161,9 @@ class World:
 
     def publish(self) -> None:
         if len(self.publishers) < self.chance.randint(1, 3):
-            self.publishers.append(SimPublisher(self.stage, self.chance.choice(list(self.streams))))
+            stream = self.chance.choice(list(self.streams))
+            if stream not in self.changes.busy:
+                self.publishers.append(SimPublisher(self.stage, stream))
         else:
             self.chance.choice(self.publishers).publish(self.chance.choice((1, 1, 3, 8)))
 
@@ -178,6 +199,7 @@ class World:
     def stop_and_start(self) -> None:
         self.checker.counts["clean stops"] += 1
         self.manager.stop()
+        self.changes.manager_gone()
         for _ in range(self.chance.randint(0, 3)):
             self.spin()
         self.clock.advance(self.chance.choice((0.0, 1.0, 100.0)))
@@ -190,12 +212,13 @@ class World:
                 broker.kill(self.chance.randint(1, 30))
         for _ in range(self.chance.randint(0, 2)):
             self.spin()
-        for client in (*self.publishers, *self.consumers):
+        for client in (*self.publishers, *self.consumers, *self.readers):
             client.die()
-        self.publishers, self.consumers = [], []
+        self.publishers, self.consumers, self.readers = [], [], []
         root = MemoryFiles(self.machine.root).power_cut(self.chance)._root
         self.checker.power_cut()
         self.manager.lose_power(root)
+        self.changes.manager_gone()
         self.clock.advance(self.chance.choice((1.0, 500.0)))
         self.manager.start_brokers()
 
@@ -216,6 +239,32 @@ class World:
     def jump_wall(self) -> None:
         self.clock.jump(self.chance.choice((-86_400.0, -5.0, 5.0, 600.0)))
 
+    def change_sink(self) -> None:
+        """A user wants something of a sink as a whole."""
+        name, changes = self.chance.choice(list(self.sinks)), self.changes
+        if name not in changes.busy and not changes.busy & set(self.sinks[name][0]):
+            acts = (
+                changes.pause_or_resume,
+                changes.pause_or_resume,
+                changes.seek,
+                changes.take_off_or_put_back,
+                changes.destroy_sink,
+            )
+            self.chance.choice(acts)(name)
+
+    def change_stream(self) -> None:
+        """A user wants something of a stream as a whole."""
+        name, changes = self.chance.choice(list(self.streams)), self.changes
+        if name not in changes.busy:
+            acts = (changes.trim, changes.remove, changes.remove, changes.destroy_stream)
+            self.chance.choice(acts)(name)
+
+    def read(self) -> None:
+        if not self.readers:
+            self.readers.append(SimReader(self.stage))
+        elif self.chance.random() < 0.3:
+            self.readers.append(self.readers.pop().again())
+
     # --- the end -----------------------------------------------------------------------------------------------------
 
     def drain(self) -> None:
@@ -224,6 +273,7 @@ class World:
         for broker in self.manager.brokers:
             broker.life.files.heal()
             broker.life.files.calls_left = None
+        self._undo_changes()
         self.publishers += [SimPublisher(self.stage, name) for name in self.streams]  # a stream that is closed is tried again
         for turn in range(_DRAIN_TURNS):
             for sink in self.sinks:
@@ -242,10 +292,20 @@ class World:
         self.checker.check_end()
         self.checker.check_refused()
 
+    def _undo_changes(self) -> None:
+        """Nothing is paused, and every sink is over all its streams."""
+        for name in self.sinks:
+            self.checker.sinks[name].paused = False
+            self.changes.resume(name)
+        for name, stream in sorted(self.changes.off):
+            self.changes.put_back(name, stream)
+
     def quiet(self) -> bool:
         """Whether all that can be done is done."""
         publisher_broker, consumer_broker = (broker.service for broker in self.manager.brokers)
         if publisher_broker is None or consumer_broker is None or not all(client.idle for client in self.publishers):
+            return False
+        if not self.changes.idle or not all(reader.at_end for reader in self.readers):
             return False
         streams = publisher_broker._catalog.streams
         over_all = {stream for over, _ in self.sinks.values() for stream in over}
@@ -259,13 +319,16 @@ class World:
                 if [floors.get((stream, bucket)) for bucket in range(len(ends))] != ends:
                     return False
         # What all sinks have settled goes.
-        kept = [writer.stats().segments for name in over_all if name in streams for writer in streams[name].writers]
+        settled = [name for name in over_all if name in streams and streams[name].settings.retention == "settled"]
+        kept = [writer.stats().segments for name in settled for writer in streams[name].writers]
         return max(kept, default=0) <= 1
 
     def state(self) -> str:
         """For whoever has to find out why."""
         lines = [f"clock {self.clock.monotonic():.3f}"]
         lines += [f"{broker.owner}: ready {broker.ready}, error {broker.last_error!r}" for broker in self.manager.brokers]
+        lines.append(f"changes: {self.changes.busy}, {self.changes._open}, {self.changes._later}")
+        lines += [f"{reader.id}: {reader.welcome}, at end {reader.at_end}, {reader.core.position()}" for reader in self.readers]
         for client in (*self.publishers, *self.consumers):
             idle = isinstance(client, SimConsumer) or client.idle
             lines.append(f"{client.id}: welcome {client.welcome}, connected {client.end is not None}, idle {idle}")
@@ -282,7 +345,7 @@ class World:
 _CHOICES: list[tuple[Callable[[World], None], int]] = [
     (World.publish, 50), (World.consume, 8), (World.publisher_goes, 3), (World.consumer_goes, 5), (World.consumer_stalls, 3),
     (World.kill, 4), (World.stop_and_start, 1), (World.cut_power, 1), (World.fill_disk, 2), (World.fail_flush, 2),
-    (World.pass_time, 8), (World.jump_wall, 2),
+    (World.pass_time, 8), (World.jump_wall, 2), (World.change_sink, 3), (World.change_stream, 2), (World.read, 3),
 ]  # fmt: skip
 _ACTS = [act for act, _ in _CHOICES]
 _WEIGHTS = [weight for _, weight in _CHOICES]
@@ -303,6 +366,8 @@ def determined(seed: int, clock: FakeClock) -> Iterator[None]:
     with (
         mock.patch("dq.core.sink.Random", side_effect=lambda: random.Random(drawn.random())),
         mock.patch("dq.log.catalog.uuid4", side_effect=lambda: f"{drawn.getrandbits(128):032x}"),
+        mock.patch("dq.log.sink_file.uuid4", side_effect=lambda: SimpleNamespace(hex=f"{drawn.getrandbits(128):032x}")),
+        mock.patch("dq.broker.sink_sync.futures", SimThreads),
         mock.patch("dq.log.catalog.backend_of", return_value=ByTheClock),
         mock.patch("dq.broker.sink_run.SinkLog", SimpleNamespace(open=partial(SinkLog.open, wall=clock.wall))),
         mock.patch("dq.client.hand.time", time),

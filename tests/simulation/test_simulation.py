@@ -19,6 +19,11 @@ from sim_life import LAYOUT
 from sim_world import World, simulate
 
 from dq.broker.consumer_broker import ConsumerBroker
+from dq.broker.sinks import Sinks
+from dq.core.matching import Matcher, Taken
+from dq.core.offers import Offers
+from dq.core.rules import Rules
+from dq.core.sink import SinkCore
 from dq.log.bucket_log import BucketLog
 from dq.log.sink_log import SinkLog
 from stage import announce
@@ -33,6 +38,16 @@ KINDS = (
     "redelivered",
     "dead letters",
     "acks brought back",
+    "in order",
+    "without acks",
+    "read",
+    "records removed",
+    "sinks destroyed",
+    "streams destroyed",
+    "sink: pause",
+    "sink: seek",
+    "sink: remove_stream",
+    "stream: trim",
 )
 """What a fair number of seeds must have met, or they show nothing."""
 HERE = Path(__file__).parent
@@ -200,6 +215,32 @@ def test_a_world_that_stands_still_is_found(monkeypatch):
     monkeypatch.setattr(ConsumerBroker, "wait_seconds", lambda self: None)
     # Then the world says so, and how it stands
     assert "come to its end" in found_by_some_seed(10)
+
+
+def test_a_filter_that_lets_all_through_is_found(monkeypatch):
+    monkeypatch.setattr(Matcher, "of_batch", lambda self, topics: Taken.ALL)
+    assert "was delivered to" in found_by_some_seed()
+
+
+def test_an_ordered_sink_that_goes_on_behind_a_record_that_is_not_settled_is_found(monkeypatch):
+    # Given the offers of a sink that keeps no order, and a core that does not look
+    monkeypatch.setattr("dq.core.rules.OrderedOffers", Offers)
+    monkeypatch.setattr("dq.core.sink.may_lease", lambda *_, **__: True)
+    monkeypatch.setattr(Rules, "keep_order", lambda *_: None)
+    # Then some seed shows it
+    assert "was worked on while" in found_by_some_seed(80)
+
+
+def test_a_paused_sink_that_leases_is_found(monkeypatch):
+    monkeypatch.setattr(SinkCore, "offer", lambda self: self._offers.next())
+    assert "leases though it is paused" in found_by_some_seed(80)
+
+
+def test_a_mark_that_overtakes_its_epoch_is_found(monkeypatch):
+    # Given a consumer broker that takes any word of a stream for one of the stream as it knows it
+    monkeypatch.setattr(Sinks, "_is_now", lambda *_: True)
+    # Then some seed shows what is taken for damage
+    assert found_by_some_seed(120)
 
 
 def test_a_world_begins_with_all_its_streams_and_sinks():

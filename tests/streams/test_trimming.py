@@ -280,7 +280,7 @@ def test_the_other_broker_is_told_of_marks_and_of_removed_records(bench):
     assert told(bench) == []
     bench.trimming.trim(stream, [5])
     bench.trimming.remove(stream, [{7, 8}])
-    whole = {"stream": "orders", "uuid": stream.uuid, "marks": [5], "removed": [[0, 7, 9]]}
+    whole = {"stream": "orders", "uuid": stream.uuid, "epoch": 1, "marks": [5], "removed": [[0, 7, 9]]}
     assert bench.notices.urgent
     assert told(bench) == [whole]
     assert told(bench) == []

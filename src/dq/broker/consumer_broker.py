@@ -383,7 +383,7 @@ class ConsumerBroker:
             self._sync.forget(stream)
             return self._sinks.destroyed(stream, uuid)
         removed = [(bucket, (first, stop)) for bucket, first, stop in event.get("removed", ())]
-        return self._sinks.gone(stream, uuid, event.get("marks", ()), removed)
+        return self._sinks.gone(stream, uuid, event.get("epoch", 0), event.get("marks", ()), removed)
 
 
 def main(setup: Setup, inbox: Queue[bytes], outbox: Queue[bytes], handover: socket.socket) -> None:

@@ -65,7 +65,7 @@ class Notices:
             del self._destroyed[uuid]
         for name, (stream, whole) in list(self._changed.items()):
             removed = {"removed": stream.gone.listed()} if whole else {}
-            if not self._send(name, stream.uuid, {"marks": stream.firsts(), **removed}):
+            if not self._send(name, stream.uuid, {"epoch": stream.epoch, "marks": stream.firsts(), **removed}):
                 return
             del self._changed[name]
         self.urgent = False

@@ -49,6 +49,7 @@ class SinkShards:
         self._settings_of: dict[str, StreamSettings] = {}
         self._epochs: dict[Shard, tuple[str, int]] = {}
         self.damaged: dict[Shard, str] = {}
+        self._untold: set[Shard] = set()  # of another epoch than was read: nobody has said yet how far they are committed
         self._unread: dict[Shard, int] = {}  # the offset at which a damaged one could not be read
         self._close_detached()
 
@@ -100,6 +101,7 @@ class SinkShards:
             reader = self._readers.pop(shard, None)
             if reader is not None:  # it may have read ahead what is not there any more
                 reader.close()
+                self._untold.add(shard)
         lossy = settings.durability != "sync"
         starts = [ShardStart(each.epoch, each.ends[bucket], lossy or each.accepted) for each in found.starts]
         try:
@@ -110,6 +112,8 @@ class SinkShards:
             self._close(shard, f"{error}; {hint}")
             return
         self.damaged.pop(shard, None)
+        if shard in self._untold:
+            self._core.close_shard(shard)
         if gone:
             log.warning(
                 "stream %s/%d lost its end, as %s: %d records that sink %s had been given are gone",
@@ -149,6 +153,10 @@ class SinkShards:
                 self._close(shard, str(error))
                 return
         self._readers[shard].advance(end)
+        if shard in self._untold:
+            self._untold.discard(shard)
+            if shard not in self.damaged and shard[0] not in self.detached:
+                self._core.add_shard(shard, 0, *self._epochs[shard])
         self._core.committed(shard, end.offset)
 
     def _open_reader(self, settings: StreamSettings, shard: Shard) -> StorageReader:
@@ -184,6 +192,7 @@ class SinkShards:
             del self._epochs[shard]
             self.damaged.pop(shard, None)
             self._unread.pop(shard, None)
+            self._untold.discard(shard)
             reader = self._readers.pop(shard, None)
             if reader is not None:
                 reader.close()
@@ -249,8 +258,8 @@ class SinkShards:
         """Records of a shard that are to be handed out; None where that cannot be, and the core knows why."""
         try:
             return self._readers[shard].read(first, count_max, self._limits.task_bytes)
-        except RecordsTrimmed as error:
-            self._missed(shard, error.first)
+        except RecordsTrimmed as error:  # up to what is known to be there: the rest may be of an epoch that is not told yet
+            self._missed(shard, min(error.first, self._readers[shard].stats().end_offset))
         except (LogError, OSError) as error:
             self._unread[shard] = first
             self._close(shard, str(error))

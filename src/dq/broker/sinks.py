@@ -36,7 +36,7 @@ class Sinks:
         self.runs: dict[str, SinkRun] = {}
         self.closed: dict[str, DqError] = {}
         self._over: dict[str, dict[SinkRun, None]] = {}  # no sets: what comes first is the same in each run
-        self._epochs: dict[str, int] = {}
+        self._makings: dict[str, tuple[str, int]] = {}  # of streams, uuid and epoch
         self._ends: dict[Shard, tuple[int, End]] = {}  # with their epochs, also of streams that no sink is over yet
 
     def __iter__(self) -> Iterator[SinkRun]:
@@ -129,14 +129,16 @@ class Sinks:
         check_pushable([opened])
         found, firsts, ends = undescribe(opened)
         removed = [(bucket, (first, stop)) for bucket, first, stop in opened.get("removed", ())]
-        if found.epoch < self._epochs.get(found.name, 0):
+        uuid, epoch = self._makings.get(found.name, (found.uuid, 0))
+        if uuid != found.uuid or found.epoch < epoch:
             now = read_stream(self._life.files, self._life.root, found.name)
             if (now.uuid, now.epoch) != (found.uuid, found.epoch):
                 raise BrokerLost(f"stream {found.name!r} was opened anew meanwhile; connect again")
+            self._reopen(found.name)  # it was made anew, and the word that it was destroyed is still on its way
         new = found.name not in run.shards.streams
         run.shards.open(found, firsts, ends, start)
         self._over.setdefault(found.name, {})[run] = None
-        self._epochs.setdefault(found.name, found.epoch)
+        self._makings.setdefault(found.name, (found.uuid, found.epoch))
         for bucket in range(len(ends)):  # what was committed since is told only once, and that may have been before now
             epoch, end = self._ends.get((found.name, bucket), (0, ends[bucket]))
             if epoch == found.epoch:
@@ -152,19 +154,21 @@ class Sinks:
 
     def committed(self, shard: Shard, end: End, epoch: int) -> dict[SinkRun, None]:
         """A bucket is committed up to `end`. Returns the sinks over it."""
-        self._ends[shard] = (epoch, end)
-        over = self._over.get(shard[0])
-        if over is None:
+        over = self._over.get(shard[0], {})
+        if over and not self._is_now(shard[0], epoch):
             return {}
-        if self._epochs.get(shard[0]) != epoch:
-            self._reopen(shard[0])
+        self._ends[shard] = (epoch, end)
         for run in over:
             run.shards.committed(shard, end)
         return over
 
-    def gone(self, stream: str, uuid: str, marks: Sequence[int], removed: Sequence[tuple[int, Range]]) -> dict[SinkRun, None]:
+    def gone(
+        self, stream: str, uuid: str, epoch: int, marks: Sequence[int], removed: Sequence[tuple[int, Range]]
+    ) -> dict[SinkRun, None]:
         """Records of a stream are gone: those below a mark by bucket, and ranges. Returns the sinks over it."""
-        over = {run: None for run in self._over.get(stream, ()) if run.shards.knows(stream, uuid)}
+        if not self._over.get(stream) or not self._is_now(stream, epoch):
+            return {}  # a mark must not count as what was given out before its epoch: that would be lost
+        over = {run: None for run in self._over[stream] if run.shards.knows(stream, uuid)}
         for run in over:
             run.shards.gone(stream, marks, removed)
         return over
@@ -174,24 +178,36 @@ class Sinks:
         over = {run: None for run in self._over.get(stream, ()) if run.shards.knows(stream, uuid)}
         for run in over:
             run.shards.forget(stream)
+        if self._makings.get(stream, (uuid, 0))[0] == uuid:
+            self._forget(stream)
+        return over
+
+    def _forget(self, stream: str) -> None:
         for shard in [shard for shard in self._ends if shard[0] == stream]:
             del self._ends[shard]
-        self._epochs.pop(stream, None)
-        return over
+        self._makings.pop(stream, None)
+
+    def _is_now(self, stream: str, epoch: int) -> bool:
+        """Whether a word of a stream is of its epoch now. If not, it is an old one: the new one is said yet."""
+        if self._makings.get(stream, ("", 0))[1] != epoch:
+            self._reopen(stream)
+        return self._makings.get(stream, ("", 0))[1] == epoch
 
     def _reopen(self, stream: str) -> None:
         """Tells the sinks over a stream which one it is now; how far it is committed is told later."""
         try:
             found = read_stream(self._life.files, self._life.root, stream)
         except FileNotFoundError:
-            for run in self._over[stream]:
+            for run in self._over.get(stream, ()):
                 run.shards.forget(stream)
             return
         except DqError as error:
             log.error("the sinks over stream %s wait: it cannot be read: %s", stream, error)
             return
-        self._epochs[stream] = found.epoch
-        for run in self._over[stream]:
+        if self._makings.get(stream, (found.uuid, 0))[0] != found.uuid:
+            self._forget(stream)  # ends of another one of its name
+        self._makings[stream] = (found.uuid, found.epoch)
+        for run in self._over.get(stream, ()):
             run.shards.reopen(found)
 
     def uuid_of(self, stream: str) -> str | None:

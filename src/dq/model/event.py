@@ -219,7 +219,7 @@ _FORMS: Final[dict[tuple[EventType, EventOwner], tuple[dict[str, _Kinds], dict[s
     (_T.TRIM, _O.MANAGER): ({"stream": _TEXT, "bucket": _WHOLE, "offset": _WHOLE}, {"uuid": _TEXT}),
     (_T.TRIM, _O.PUBLISHER_BROKER): (
         {"stream": _TEXT, "uuid": _TEXT},
-        {"marks": _LIST, "removed": _LIST, "destroyed": _FLAG},
+        {"marks": _LIST, "removed": _LIST, "destroyed": _FLAG, "epoch": _WHOLE},
     ),
     (_T.STATUS, _O.CLIENT): ({"request": _WHOLE}, {}),
     (_T.STATUS, _O.LISTENER): ({"number": _WHOLE}, {}),

@@ -161,6 +161,12 @@ def test_the_error_tree_is_drawn_as_it_is() -> None:
     assert there <= set(dq.__all__)
 
 
+def test_no_two_test_files_have_one_name() -> None:
+    """The whole suite could not be collected: tests are no packages."""
+    names = [path.name for path in (ROOT / "tests").rglob("*.py") if path.name != "conftest.py"]
+    assert [name for name in sorted(set(names)) if names.count(name) > 1] == []
+
+
 def test_importing_dq_is_light() -> None:
     # When a fresh interpreter imports dq
     code = "import sys, dq; print(*sys.modules)"

@@ -190,6 +190,39 @@ def test_a_kill_between_a_new_log_of_cursors_and_its_snapshot(path) -> None:
         assert len(queue) == left - 1
 
 
+@pytest.mark.parametrize("kind", [b"text", b"\xff" * 5000], ids=["text", "raw"])
+@pytest.mark.parametrize("flushed", [False, True])
+def test_a_power_cut_can_tear_an_earlier_segment_unless_it_was_flushed(path, monkeypatch, kind, flushed) -> None:
+    """Without a flush for each segment the system may have written a later one first: what follows the tear is kept aside."""
+    monkeypatch.setattr("dq.embedded.store.SEGMENT_BYTES", 20_000)
+    with PersistentQueue(path) as queue:
+        for n in range(300):
+            queue.push([b"%d" % n + kind] * 2)
+            if n == 280 and flushed:
+                queue._items.sync()
+        queue._store.abandon()
+    segments = sorted((path / "items").glob("*.jsonl"))
+    assert len(segments) > 2
+    file = segments[0] if kind == b"text" else segments[0].with_suffix(".bytes")
+    content = bytearray(file.read_bytes())
+    place = (len(content) - 4096) // 512 * 512
+    content[place : place + 1024] = bytes(1024)
+    file.write_bytes(content)
+    if flushed:
+        with pytest.raises(Damaged):
+            PersistentQueue(path)
+        return
+    assert [log.state for log in verify(path).logs] == ["torn", "whole"]
+    with PersistentQueue(path) as queue:
+        got = queue.pop(10_000)
+        assert 0 < len(got) < 600
+        assert got == [b"%d" % n + kind for n in range(300) for _ in range(2)][: len(got)]
+        queue.push([b"new"])
+    with PersistentQueue(path) as queue:
+        assert queue.pop(5) == [b"new"]
+    assert len(list((path / "quarantine").glob("*.torn"))) >= len(segments)
+
+
 # --- the tools -------------------------------------------------------------------------------------------------------
 def test_verify_says_how_a_queue_is_and_changes_nothing(path, capsys) -> None:
     filled(path)

@@ -152,7 +152,7 @@ class ItemLog(Journal):
             with self._flushing():
                 self.files.sync_directory(self.directory)
 
-    def begin(self, lines: bytes = b"", count: int = 0, *, flush: bool = True) -> None:
+    def begin(self, lines: bytes = b"", count: int = 0, *, flush: bool = False) -> None:
         """See `Journal.begin`."""
         super().begin(lines, count, flush=flush)
         self._close_raw()

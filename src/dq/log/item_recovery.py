@@ -19,18 +19,19 @@ from dq.log.files import Files, mapped
 from dq.log.format import Identity, Malformed, want, want_count, want_crc
 from dq.log.item_log import SEGMENT_BYTES, SegmentInfo, raw_path
 from dq.log.item_reader import damaged_raw
-from dq.log.journal import recover_journal
+from dq.log.journal import BATCH_BYTES_MAX, recover_journal
 from dq.log.layout import segment_path, segments_among
 from dq.log.quarantine import Quarantine
 from dq.log.queue_file import RAW_SUFFIX
-from dq.log.recovery import Recovered, damaged, read_segment_header
-from dq.log.scan import Seen, has_hole
+from dq.log.recovery import Recovered, confirmed_in, damaged, read_segment_header
+from dq.log.scan import Seen, Walk, has_hole
 
 
 @dataclass(frozen=True, slots=True)
 class RawExtent:
-    """Where the items of a raw batch stand: of the batch at offset `first`, whose header is at byte `header`."""
+    """Where the items of a raw batch stand: of the batch at offset `first`, whose header is at byte `header` of `segment`."""
 
+    segment: int
     first: int
     header: int
     position: int
@@ -68,13 +69,14 @@ class Gathering:
             start, info.at = batch[3], max(info.at, int(batch[7] * 1000 + 0.5))
         self._position += start
 
-    @staticmethod
-    def _extent(fields: dict[str, Any], header: int) -> RawExtent:
+    def _extent(self, fields: dict[str, Any], header: int) -> RawExtent:
         raw = want(fields, "raw", list)
         if len(raw) != 2:
             raise Malformed("it does not say where its items are")
         place = {"position": raw[0], "crc": raw[1]}
-        return RawExtent(fields["batch"], header, want_count(place, "position"), fields["payload"], want_crc(place, "crc"))
+        return RawExtent(
+            self._segment, fields["batch"], header, want_count(place, "position"), fields["payload"], want_crc(place, "crc")
+        )
 
     def _header_bytes(self, segment: int) -> int:
         path = segment_path(self._directory, segment)
@@ -90,7 +92,9 @@ class Gathering:
         for segment in recovered.sizes:
             bad, raw_bytes = self.first_bad(segment)
             if bad is not None:
-                self.judge(segment, bad, last=segment == next(reversed(recovered.sizes)))
+                later = [first for first in recovered.sizes if first > segment]
+                walk = Walk(bad.first, None, BATCH_BYTES_MAX)
+                self.judge(segment, bad, last=not confirmed_in(self._files, self._directory, later, walk))
                 return bad
         return raw_bytes
 
@@ -157,8 +161,9 @@ def recover_items(
         if not mend:
             report = replace(recovered.report, torn_bytes=recovered.report.torn_bytes + found.size)
             return RecoveredItems(replace(recovered, report=report), gathering.infos, found.position)
-        segment = next(reversed(recovered.sizes))
-        _cut(files, quarantine, segment_path(directory, segment), found.header, identity.stream)
+        for first in reversed([first for first in recovered.sizes if first > found.segment]):
+            quarantine.take_file(f"{identity.stream}.{first}.0", segment_path(directory, first))
+        _cut(files, quarantine, segment_path(directory, found.segment), found.header, identity.stream)
 
 
 def _cut_rest(files: Files, quarantine: Quarantine, path: Path, size: int, log: str) -> None:

@@ -36,7 +36,8 @@ def recover_journal(
     """
     # Without a flush a power cut can take all of the last segment, and a batch that was being written.
     tail_bytes_max = segment_bytes + 2 * (BATCH_BYTES_MAX + HEADER_BYTES_MAX)
-    return Recovery(files, directory, identity, quarantine, limits, BATCH_BYTES_MAX, tail_bytes_max, visit).run()
+    size_max = BATCH_BYTES_MAX
+    return Recovery(files, directory, identity, quarantine, limits, size_max, tail_bytes_max, visit, flushes_late=True).run()
 
 
 class Journal:
@@ -44,7 +45,7 @@ class Journal:
 
     Args:
         segment_bytes: at this size a segment is closed.
-        flushes: whether each batch is on disk when `append` returns. A segment is, in any case, before the next one.
+        flushes: whether each batch is on disk when `append` returns; else the system flushes when it likes, and `sync` does.
 
     Attributes:
         next: offset of the next record.
@@ -74,7 +75,9 @@ class Journal:
         self.beside = 0
         self.second = self._second()
         self.at, self._at_text = 0, "0.000"
-        self._synced = self.next  # all before it is on disk
+        # All before it is on disk. Of several segments only the last was flushed on opening.
+        self._synced = self.next if flushes or len(self.sizes) < 2 else self.first
+        self._unflushed: list[int] = [] if flushes else [*self.sizes][:-1]  # segments before the last that may not be on disk
         self._kept: dict[Path, KeptFile] = {}
         self._failed: str | None = None
         self._guard: Callable[[], None] | None = None
@@ -139,11 +142,11 @@ class Journal:
         """Whether a check stands before the next batch."""
         return self._guard is not None
 
-    def begin(self, lines: bytes = b"", count: int = 0, *, flush: bool = True) -> None:
+    def begin(self, lines: bytes = b"", count: int = 0, *, flush: bool = False) -> None:
         """Begins a segment, with a first batch where there are lines.
 
         Args:
-            flush: the segment before, and this one, are on disk when it returns. False where nothing before is needed any more.
+            flush: the segment before, and this one, are on disk when it returns; always where each batch is.
 
         Raises:
             As `append`; after DiskFull the old segment goes on.
@@ -153,11 +156,13 @@ class Journal:
         flush = flush or self._flushes
         if flush:
             self.sync()
+        elif self._fd >= 0:
+            self._unflushed.append(self.segment)
         path, at = segment_path(self.directory, self.next), self._wall()
         content = encode_segment(SegmentHeader(self.next, self._identity, at, int(self.crc, 16), {}))
         crc = self.crc
         if lines:
-            batch, crc = encode_own_batch(self.next, count, lines, f"{at:.3f}", "", self.next, crc)
+            batch, crc = encode_own_batch(self.next, count, lines, f"{at:.3f}", "", self._synced, crc)
             content += batch
         fd = self._create(path, content, flush=flush)
         if self._fd >= 0:
@@ -166,7 +171,8 @@ class Journal:
         self._fd, self.segment, self.position, self.crc = fd, self.next, len(content), crc
         self.sizes[self.segment], self._full_at = self.position, self._segment_bytes
         self.next += count
-        self._synced = self.next
+        if flush:
+            self._synced = self.next
         self.second = self._second()
 
     def _create(self, path: Path, content: bytes, *, flush: bool) -> int:
@@ -202,8 +208,22 @@ class Journal:
     def sync(self) -> None:
         """Flushes what was written. Raises SyncFailed."""
         if self.unsynced and self._fd >= 0:
+            for first in self._unflushed:
+                self._flush_closed(first)
+            self._unflushed.clear()
             self._flush(self._fd)
+            with self._flushing():
+                self.files.sync_directory(self.directory)
             self._synced = self.next
+
+    def _flush_closed(self, first: int) -> None:
+        for path in self._paths(first):
+            with self._flushing(), contextlib.suppress(FileNotFoundError):
+                fd = self.files.open_write(path)
+                try:
+                    self.files.fdatasync(fd)
+                finally:
+                    self.files.close(fd)
 
     def _flush(self, fd: int) -> None:
         with self._flushing():
@@ -266,6 +286,8 @@ class Journal:
         for first in gone:
             self._remove(self._paths(first))
             del self.sizes[first]
+            if first in self._unflushed:
+                self._unflushed.remove(first)
             if self._flushes:
                 with self._flushing():
                     self.files.sync_directory(self.directory)

@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dq.config import Limits
+from dq.config import MIB, Limits
 from dq.errors import Damaged, LogError, NewerFormat, SyncFailed
 from dq.log.files import Files, mapped
 from dq.log.format import (
@@ -51,6 +51,8 @@ from dq.log.storage import End, RecoveryReport
 from dq.log.window import Windows
 
 SEGMENT_START = b'{"segment":'
+SEGMENT_BYTES_MAX = 1024 * MIB
+"""What is read of a segment at once, where it is looked through for what was confirmed."""
 Visit = Callable[[int, bytes, list[Seen]], None]
 
 
@@ -105,6 +107,15 @@ def clean_end(files: Files, directory: Path, mark: dict[str, Any], limits: Limit
     return Recovered(end, crc, sizes, windows, RecoveryReport(0, 0, None, clean=True))
 
 
+def confirmed_in(files: Files, directory: Path, segments: list[int], walk: Walk) -> bool:
+    """Whether a batch in one of these segments was written after the place that a walk has come to was on disk."""
+    for first in segments:
+        content = files.read_whole(segment_path(directory, first), SEGMENT_BYTES_MAX)
+        if confirmed_after(content, walk.offset, walk.size_max) is not None:
+            return True
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class _Segment:
     """A segment while it is read."""
@@ -123,6 +134,8 @@ class Recovery:
         size_max: bytes of records that a batch can have.
         tail_bytes_max: what can be unconfirmed at the end of the log at most.
         visit: gets (segment, chunk, batches in it) of every segment; without it the dedupe windows are gathered.
+        flushes_late: a segment may have been begun before the one before it was on disk, as an embedded queue does. Where
+            nothing later was confirmed after a tear, rows 5 and 6 hold for any segment, and all later ones go to quarantine.
     """
 
     def __init__(
@@ -135,7 +148,11 @@ class Recovery:
         size_max: int,
         tail_bytes_max: int,
         visit: Visit | None = None,
+        *,
+        flushes_late: bool = False,
     ) -> None:
+        self._flushes_late = flushes_late
+        self._later: list[int] = []  # segments after the one that is read
         self._files, self._directory, self._identity, self._quarantine = files, directory, identity, quarantine
         self._limits, self._tail_bytes_max, self._visit = limits, tail_bytes_max, visit
         self._walk = Walk(0, None, size_max)
@@ -144,6 +161,7 @@ class Recovery:
         self._sizes: dict[int, int] = {}
         self._checked = self._torn_bytes = 0
         self._quarantined: Path | None = None
+        self._cut_off = False
 
     def run(self) -> Recovered:
         """Reads, mends what may be mended, and says where the log ends.
@@ -159,10 +177,13 @@ class Recovery:
         firsts = segments_among(names)
         if firsts:
             self._flush_last(segment_path(self._directory, firsts[-1]))
-        for first in firsts:
+        for place, first in enumerate(firsts):
+            self._later = firsts[place + 1 :]
             # The last segment alone would do for the windows, but it may be one that was only being begun.
             visit = self._visitor(first) if self._visit is not None or first in firsts[-2:] else None
             self._read_segment(first, visit, last=first == firsts[-1])
+            if self._cut_off:
+                break
         segment, position = next(reversed(self._sizes.items()), (0, 0))
         report = RecoveryReport(self._checked, self._torn_bytes, self._quarantined, clean=False)
         crc = int(self._walk.crc or "0", 16)
@@ -195,7 +216,8 @@ class Recovery:
     def _read_segment(self, first: int, visit: Callable[[bytes, list[Seen]], None] | None, *, last: bool) -> None:
         path = segment_path(self._directory, first)
         with mapped(path, "read"):
-            fd = self._files.open_write(path) if last else self._files.open_read(path)
+            may_be_cut = last or self._flushes_late
+            fd = self._files.open_write(path) if may_be_cut else self._files.open_read(path)
             try:
                 segment = _Segment(first, path, fd, self._files.size(fd), last)
                 good_end = self._check_segment(segment, visit)
@@ -260,19 +282,20 @@ class Recovery:
         """Row 5: moves a segment that was being begun, or raises."""
         path, first, size = segment.path, segment.first, segment.size
         wrong = damaged(path, 0, f"the segment header is not what was written: {why}")
-        if not segment.last or first != self._walk.offset or size > SEGMENT_HEADER_BYTES_MAX + self._tail_bytes_max:
+        if not self._may_end(segment) or first != self._walk.offset or size > SEGMENT_HEADER_BYTES_MAX + self._tail_bytes_max:
             raise wrong
         content = self._files.pread(segment.fd, size, 0)
         cut = b"\n" not in content and begins_like(content, SEGMENT_START)
         if not (cut or has_hole(content, 0)) or confirmed_after(content, first, self._walk.size_max) is not None:
             raise wrong
+        self._take_later()
         self._quarantined = self._quarantine.take_file(f"{self._origin()}.{first}.0", path)
         self._torn_bytes += size
 
     def _judge_tail(self, segment: _Segment, good_end: int, broken: Broken) -> None:
         """Rows 4 and 6 to 8: cuts the tail of the last segment, or raises."""
         path, length = segment.path, segment.size - good_end
-        if not segment.last or broken.flaw is Flaw.PLACE:
+        if not self._may_end(segment) or broken.flaw is Flaw.PLACE:
             raise damaged(path, good_end, broken.why)
         if length > self._tail_bytes_max:
             raise damaged(path, good_end, f"{broken.why}, and {length} bytes follow: more than can be unconfirmed")
@@ -288,7 +311,20 @@ class Recovery:
             raise damaged(path, good_end, broken.why)
         self._cut(segment, good_end, tail)
 
+    def _may_end(self, segment: _Segment) -> bool:
+        """Whether the log can end in this segment without the loss of anything that was confirmed."""
+        return segment.last or (self._flushes_late and not confirmed_in(self._files, self._directory, self._later, self._walk))
+
+    def _take_later(self) -> None:
+        """What was begun after a tear, the newest first: at every moment what is left is a log, longer than wished."""
+        for first in reversed(self._later):
+            path = segment_path(self._directory, first)
+            self._torn_bytes += self._files.state(path).st_size
+            self._quarantined = self._quarantine.take_file(f"{self._origin()}.{first}.0", path)
+            self._cut_off = True
+
     def _cut(self, segment: _Segment, good_end: int, tail: bytes) -> None:
+        self._take_later()
         self._quarantined = self._quarantine.keep_bytes(f"{self._origin()}.{segment.first}.{good_end}", tail)
         self._torn_bytes += len(tail)
         self._files.truncate(segment.fd, good_end)

@@ -182,7 +182,7 @@ def test_half_an_ack_is_none(dq_broker, publisher):
     publisher.publish(0)
     ack = Event(EventType.ACK, EventOwner.CONSUMER, {"number": 1, "ranges": [[1, 0, 1]], "now": True}).encode()
     whole = LENGTH.pack(len(ack)) + ack
-    fields = {"pid": os.getpid(), "sink": "s", "streams": ["s"], "settings": {"max_attempts": 1_000_000}}
+    fields = {"pid": os.getpid(), "sink": "s", "streams": ["s"], "create": True, "settings": {"max_attempts": 1_000_000}}
     for cut in range(1, len(whole)):
         peer = Peer(dq_broker.root)
         try:

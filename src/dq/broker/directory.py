@@ -43,7 +43,9 @@ class Directory:
             LogError: it cannot be made or used, or lies on a file system of a network.
             InvalidSetting: it is an embedded queue.
         """
-        if is_queue(self.root):
+        with mapped(self.root, "look into"):
+            embedded = is_queue(self.root)
+        if embedded:
             raise InvalidSetting(
                 f"{self.root} is an embedded queue (it has queue.json): open it with dq.embedded, and give the broker a "
                 "directory of its own"

@@ -124,6 +124,9 @@ class Limits:
     broadcast_timeout_seconds: float = 5.0
     """How long a broadcast waits for its listeners."""
 
+    pattern_seconds: float = 0.1
+    """Of a processor, that the pattern of a sink may take for one topic: while it is tried, nobody else is served."""
+
     # --- watching ----------------------------------------------------------------------------------------------------
     watchers_max: int = 16
     """Watchers of the envelopes of one process: each costs it a write a turn."""

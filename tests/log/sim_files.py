@@ -96,6 +96,9 @@ class DirectoryNode:
         kept = dict(self.disk)
         for name, meanings in self.since.items():
             _put(kept, name, chance.choice((self.disk.get(name), self.seen.get(name), *meanings)))
+        for name, node in list(kept.items()) if self.since else ():
+            if isinstance(node, DirectoryNode) and list(kept.values()).count(node) > 1:
+                del kept[name]  # a directory that was renamed has one name: no system gives it two
         return kept
 
 

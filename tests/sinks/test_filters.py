@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 from sink_bench import publish, rest_of, taken
@@ -84,3 +85,27 @@ def test_a_long_backlog_of_others_costs_a_filtered_sink_little(broker, name) -> 
     with Consumer(broker, name, sink=name, topic="a", prefetch=1, idle_timeout=2) as consumer:
         assert next(iter(consumer)).payload == 9_999
     assert broker.sink(name).stats().redelivered == 0
+
+
+def test_a_pattern_that_would_take_for_ever_costs_its_own_sink_alone(broker, name) -> None:
+    """A pattern that tries more ways than there are atoms: its consumers are told, and the others are served."""
+    long = "a" * 100 + "b"
+    publish(broker, name, [1], topic=long)
+    with pytest.raises(InvalidSetting, match=r"takes more than 0\.1 s for the topic"):
+        taken(broker, name, sink=f"{name}-slow", pattern="(a+)+$")
+    # Who works already is told as well, as soon as such a topic comes
+    with Consumer(broker, f"{name}2", sink=f"{name}-later", pattern="(a+)+$") as consumer:
+        publish(broker, f"{name}2", [2], topic="aaa")
+        tasks = iter(consumer)
+        next(tasks).ack()
+        publish(broker, f"{name}2", [3], topic=long)
+        with pytest.raises(InvalidSetting, match="destroy the sink"):
+            next(tasks)
+    # The broker lives, and the neighbour is served
+    began = time.monotonic()
+    assert taken(broker, name, sink=name, pattern="^a+b$") == [1]
+    assert time.monotonic() - began < 5
+    assert broker.stats()["consumer_broker"]["restarts"] == 0
+    # And once it is destroyed, a better one may have its name
+    broker.sink(f"{name}-slow").destroy()
+    assert taken(broker, name, sink=f"{name}-slow", pattern="^a+") == [1]

@@ -20,7 +20,7 @@ from dq.broker.sinks import Sinks
 from dq.broker.words import acked, extended, given_back
 from dq.config import LIMITS
 from dq.core.deadlines import Deadlines
-from dq.errors import BrokerLost, Damaged, DiskFull, DqError, LogError, ProtocolError, SyncFailed
+from dq.errors import BrokerLost, DiskFull, DqError, LogError, ProtocolError, SyncFailed
 from dq.log.backend import End
 from dq.log.directories import make_directory
 from dq.log.layout import Layout
@@ -175,7 +175,7 @@ class ConsumerBroker:
             run = self._sink_of(event)
             opened = [each for each in event.get("opened", []) if self._is_wanted(run, each, event)]
             new = [self._sinks.put_over(run, each) for each in opened]
-            run.shards.check_readable()
+            run.check_served()
             kept = self._join(run, event, is_new=any(new))
         except SyncFailed as error:  # the next broker finds out what the disk has; the client waits for it
             self._life.fail(error)
@@ -275,7 +275,7 @@ class ConsumerBroker:
         pushes: list[Push] = []
         for run in touched:
             pushes += self._serve(run, now)
-            if run.shards.damaged:
+            if run.shards.damaged or run.unserved is not None:
                 self._turn_away_unserved(run)
         for consumer, parts in pushes:
             client = self._desk.clients.get(consumer)
@@ -304,8 +304,8 @@ class ConsumerBroker:
     def _turn_away_unserved(self, run: SinkRun) -> None:
         """Nothing of a sink can be read any more: its consumers come again, and are told why they are not let in."""
         try:
-            run.shards.check_readable()
-        except Damaged:
+            run.check_served()
+        except DqError:
             self._turn_away(run)
 
     def _turn_away(self, run: SinkRun) -> None:

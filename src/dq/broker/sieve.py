@@ -8,6 +8,7 @@ from typing import Self
 
 import orjson
 
+from dq.broker.bounded import bounded_search
 from dq.core.matching import Matcher, Taken
 from dq.core.ranges import Range
 from dq.log.format import count_lines
@@ -66,10 +67,10 @@ class Sieve:
         """The sieve of a sink; None where it takes all."""
         if settings.topic is None and settings.pattern is None:
             return None
-        return cls(Matcher(settings.topic, settings.pattern))
+        return cls(Matcher(settings.topic, settings.pattern, bounded_search))
 
     def sift(self, found: Slice, matches_max: int) -> Sifted:
-        """Goes over a slice until `matches_max` records match, or to its end."""
+        """Goes over a slice until `matches_max` records match, or to its end. Raises InvalidSetting as `bounded_search`."""
         sifted = Sifted(0, 0, 0, [], [], found.publishers)
         for lines, topics in zip(found.parts, found.topics, strict=True):
             verdict = self._matcher.of_batch(topics)

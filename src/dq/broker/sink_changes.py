@@ -36,14 +36,12 @@ class SinkChanges:
         what = event["what"]
         if what == "list":
             return {"sinks": sorted({*self._sinks.runs, *self._sinks.closed})}
+        if what == "destroy":
+            return self._destroy(check_name("sink", event["name"]))
         if what == "open" and event.get("create", False):
             run = self._sinks.get_or_make(check_name("sink", event["name"]), event.get("wish", {}), event.get("opened", ()))
         else:
             run = self._sinks.get(check_name("sink", event["name"]))
-        if what == "destroy":
-            self._end(run)
-            self._sinks.destroy(run)
-            return {}
         if what not in _ACTS:
             raise InvalidSetting(f"nobody can {shown(what)} a sink; known are {', '.join([*_ACTS, 'destroy', 'list'])}")
         _ACTS[what](self, run, event)
@@ -52,6 +50,13 @@ class SinkChanges:
             run.sync()
             self._changed(run)
         return run.status()
+
+    def _destroy(self, name: str) -> Result:
+        """One that there is not is no error: it may be asked for again, by a manager whose broker died after the deed."""
+        if name in self._sinks.runs:
+            self._end(self._sinks.runs[name])
+        self._sinks.destroy(name)
+        return {}
 
     def _open(self, run: SinkRun, event: Event) -> None:
         run.settings.check_wish("sink", run.name, event.get("wish", {}))

@@ -15,7 +15,7 @@ from dq.clock import Clock
 from dq.config import LIMITS, Limits
 from dq.core.ranges import Range
 from dq.core.sink import Offer, SinkCore
-from dq.errors import Damaged, DiskFull, DqError
+from dq.errors import Damaged, DiskFull, DqError, InvalidSetting
 from dq.log.backend import Slice
 from dq.log.files import Files
 from dq.log.layout import REPAIR, Layout
@@ -40,6 +40,7 @@ class SinkRun:
         shards: the logs it reads.
         letters: its dead letters that are on their way.
         unsynced: whether its log has notes that are not on disk yet.
+        unserved: why nothing of it can be handed out until this broker is another one.
     """
 
     def __init__(self, root: Path, files: Files, clock: Clock, name: str, content: SinkFile, limits: Limits = LIMITS) -> None:
@@ -58,6 +59,7 @@ class SinkRun:
         self.letters = DeadLetters(name, content.publisher(name), self.core, self.shards.reader_of, clock, limits)
         self._sieve = Sieve.of(self.settings)
         self.unsynced = False
+        self.unserved: DqError | None = None
         self._notes: dict[tuple[int, int], str] = {}
         try:
             self.write_notes()
@@ -72,13 +74,24 @@ class SinkRun:
         """Leases what waits to who is idle; returns the TASK frames by consumer, and whether more is left to do."""
         pushes: list[Push] = []
         for _ in range(_LEASES_A_TURN):
-            offer = self.core.offer()
+            offer = self.core.offer() if self.unserved is None else None
             if offer is None:
                 return pushes, False
-            push = self._lease(offer, now)
+            try:
+                push = self._lease(offer, now)
+            except InvalidSetting as error:  # its pattern takes too long; whether the record matches is not known
+                log.error("sink %s cannot go on: %s", self.name, error)
+                self.unserved = error
+                continue
             if push is not None:
                 pushes.append(push)
         return pushes, True
+
+    def check_served(self) -> None:
+        """Raises DqError where nothing of this sink can be handed out: its consumers would wait for ever."""
+        if self.unserved is not None:
+            raise self.unserved
+        self.shards.check_readable()
 
     def _lease(self, offer: Offer, now: float) -> Push | None:
         sieve = self._sieve

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from dq.broker.sink_shards import Shard
 from dq.core.ranges import Range
 from dq.errors import BrokerLost, DiskFull, DqError, LogError, UnknownSink
 from dq.log.backend import End
+from dq.log.files import mapped
 from dq.log.layout import Layout
 from dq.log.sink_file import SinkFile, destroy_sink, finish_destroying, make_sink, read_sink
 from dq.log.stream_file import read_stream
@@ -56,9 +58,14 @@ class Sinks:
 
     def _open(self, name: str) -> SinkRun | None:
         """None where there is no such sink, or a kill came between its directory and its settings: nobody was told of it."""
+        path = Layout(self._life.root).sink_settings(name)
+        with mapped(path, "delete"), contextlib.suppress(NotADirectoryError):
+            self._life.files.drop_unfinished(path)
         found = read_sink(self._life.files, self._life.root, name)
         if found is None:
             return None
+        with mapped(path.parent, "flush"):  # a broker before may have been killed before it did so
+            self._life.files.sync_directory(path.parent)
         run = self._run(name, found)
         for stream in sorted(run.shards.streams):
             self._over.setdefault(stream, {})[run] = None
@@ -106,13 +113,24 @@ class Sinks:
         run.settings.check_wish("sink", name, wish)
         return run
 
-    def destroy(self, run: SinkRun) -> None:
-        """Deletes a sink, and what it knows. Raises LogError where the rest is deleted at the next start."""
-        del self.runs[run.name]
-        for over in self._over.values():
-            over.pop(run, None)
-        run.abandon()
-        destroy_sink(self._life.files, self._life.root, run.name)
+    def destroy(self, name: str) -> None:
+        """Deletes a sink, and what it knows; also one that is closed. One that does not exist is no error.
+
+        Raises:
+            LogError: it is still there, and closed. SyncFailed: the disk did not confirm that it is gone.
+        """
+        run = self.runs.pop(name, None)
+        if run is not None:
+            for over in self._over.values():
+                over.pop(run, None)
+            run.abandon()
+        elif self.closed.pop(name, None) is None:
+            return
+        try:
+            destroy_sink(self._life.files, self._life.root, name)
+        except LogError as error:
+            self.closed[name] = error
+            raise
 
     # --- their streams -----------------------------------------------------------------------------------------------
 

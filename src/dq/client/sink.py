@@ -104,7 +104,7 @@ class Sink:
         self._change("remove_stream", wish={"stream": check_name("stream", name), "destroy": destroy})
 
     def destroy(self) -> None:
-        """Deletes it, with all it knows; its consumers end with `UnknownSink`. The streams stay."""
+        """Deletes it, with all it knows; its consumers end with `UnknownSink`. The streams stay. Safe twice."""
         self._change("destroy")
 
     def __repr__(self) -> str:

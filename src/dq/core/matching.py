@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from enum import Enum
 
 from dq.model.settings import check_pattern
 
 _KNOWN_MAX = 10_000
+Search = Callable[[re.Pattern[str], str], bool]
 UNKNOWN_TOPICS = ("*",)
 """What stands in the header of a batch whose topics were too many."""
 
@@ -20,6 +22,10 @@ class Taken(Enum):
     SOME = "some, or that is not known: the batch is to be opened"
 
 
+def _found(pattern: re.Pattern[str], topic: str) -> bool:
+    return pattern.search(topic) is not None
+
+
 class Matcher:
     """A filter by exact topic or by pattern; it is asked for each batch, and for the records of the mixed ones.
 
@@ -27,13 +33,16 @@ class Matcher:
         topic: only records with this topic.
         pattern: only records in whose topic this regular expression is found (`re.search`); a record without one has "".
             With neither, all records are taken.
+        search: finds the pattern in a topic; what it raises goes through, and is not remembered.
 
     Raises:
         InvalidSetting: the pattern is no regular expression.
     """
 
-    def __init__(self, topic: str | None = None, pattern: str | re.Pattern[str] | None = None) -> None:
-        self._topic = topic
+    def __init__(
+        self, topic: str | None = None, pattern: str | re.Pattern[str] | None = None, search: Search | None = None
+    ) -> None:
+        self._topic, self._search = topic, search or _found
         self._pattern = pattern if pattern is None or isinstance(pattern, re.Pattern) else check_pattern(pattern)
         self._known: dict[str, bool] = {}
 
@@ -55,7 +64,7 @@ class Matcher:
     def _matches(self, topic: str) -> bool:
         if self._topic is not None and topic != self._topic:
             return False
-        return self._pattern is None or self._pattern.search(topic) is not None
+        return self._pattern is None or self._search(self._pattern, topic)
 
     def of_batch(self, topics: tuple[str, ...] | None) -> Taken:
         """What is taken of a batch, by the topics its header names: "" for records without one, None where none has any."""

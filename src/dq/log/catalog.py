@@ -99,6 +99,7 @@ class Catalog:
         for directory in (layout.streams, layout.quarantine):
             make_directory(files, directory)
         marks = self._take_marks()
+        self._confirm(layout.streams)
         with mapped(layout.streams, "list"):
             names = files.list_directory(layout.streams)
         for name in names:
@@ -134,7 +135,10 @@ class Catalog:
         path = self._layout.stream_file(name)
         with mapped(path, "delete"):
             self._files.drop_unfinished(path)
-        described = self._with_its_making(read_stream(self._files, self._layout.root, name))
+        described = read_stream(self._files, self._layout.root, name)
+        if mark is None:
+            self._confirm(self._layout.stream(name))
+        described = self._with_its_making(described)
         known = isinstance(mark, dict) and (mark.get("uuid"), mark.get("epoch")) == (described.uuid, described.epoch)
         writers = self._open_buckets(described, mark.get("buckets") if known else None)
         try:
@@ -145,6 +149,14 @@ class Catalog:
             _close(writers)
             raise
         return OpenStream(described, writers, gone, list(gone.marks))
+
+    def _confirm(self, directory: Path) -> None:
+        """Flushes names that a writer gave which was killed before it did so itself: what is served from now on rests on them.
+        Raises SyncFailed."""
+        try:
+            self._files.sync_directory(directory)
+        except OSError as error:
+            raise SyncFailed(f"the disk did not confirm what is in {directory}: {error.strerror}") from error
 
     def _with_its_making(self, described: StreamDescription) -> StreamDescription:
         """A stream whose `ttl` counts from when it was made, and of which that is not known, counts as made now."""
@@ -224,6 +236,9 @@ class Catalog:
             writers = self._open_buckets(described, None)
         except (BackendFailed, InvalidSetting):  # its class does not take it; nobody was told that it exists
             self._remove(self._layout.stream(name))
+            raise
+        except LogError as error:  # it is made: once it can be opened, it is tried again
+            self.errors[name] = error
             raise
         gone = Gone.nothing(settings.buckets)
         stream = self.streams[name] = OpenStream(described, writers, gone, list(gone.marks))

@@ -7,7 +7,7 @@ import os
 import stat
 from pathlib import Path
 
-from dq.errors import Damaged, LogError
+from dq.errors import Damaged, LogError, SyncFailed
 from dq.log import system
 from dq.log.files import Files, mapped
 
@@ -28,8 +28,11 @@ def check_directory(files: Files, path: Path) -> None:
 
 
 def make_directory(files: Files, path: Path) -> None:
-    """Makes `path` if it is missing, so that it lasts. Raises LogError."""
+    """Makes `path` if it is missing, so that it lasts. Raises LogError; SyncFailed where the disk did not confirm it."""
     with mapped(path, "make"):
         files.make_directory(path)
+    try:
         files.sync_directory(path.parent)
+    except OSError as error:
+        raise SyncFailed(f"the disk did not confirm that {path} was made: {error.strerror or error}") from error
     check_directory(files, path)

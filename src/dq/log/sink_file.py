@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import orjson
 
-from dq.errors import DiskFull, LogError
+from dq.errors import DiskFull, LogError, SyncFailed
 from dq.log.directories import make_directory
 from dq.log.files import NO_ROOM, Files, mapped
 from dq.log.format import FORMAT, Malformed, seal, want
@@ -83,26 +83,45 @@ def write_sink(files: Files, root: Path, name: str, content: SinkFile) -> None:
     """Keeps what is to be known of a sink, whose directory is there, in place of what was kept before.
 
     Raises:
-        DiskFull, LogError: the disk does not take it; what was kept before stays.
+        DiskFull: there is no room for it; what was kept before stays. SyncFailed: the disk did not confirm it.
     """
     named = {"format": FORMAT, "sink": name, "settings": content.settings.to_dict()}
     fields = {**named, "detached": sorted(content.detached), "making": content.making}
     try:
         files.write_atomically(Layout(root).sink_settings(name), seal(orjson.dumps(fields)[:-1])[0])
     except OSError as error:
-        kind = DiskFull if error.errno in NO_ROOM else LogError
-        raise kind(f"cannot keep the sink {name!r}: {error.strerror}; free some space, then try again") from error
+        if error.errno in NO_ROOM and not _stands(files, root, name, content):
+            raise DiskFull(f"cannot keep the sink {name!r}: {error.strerror}; free some space, then try again") from error
+        why = f"the disk did not confirm what is kept of the sink {name!r}: {error.strerror}"
+        raise SyncFailed(f"{why}; what it has shows when the broker has started again") from error
+
+
+def _stands(files: Files, root: Path, name: str, content: SinkFile) -> bool:
+    """Whether the file was replaced, though not all of that was confirmed."""
+    with contextlib.suppress(OSError, LogError):
+        return read_sink(files, root, name) == content
+    return False
 
 
 def destroy_sink(files: Files, root: Path, name: str) -> None:
-    """Deletes a sink, for good: all of it or, where it is cut short, the rest at the next start. Raises LogError."""
+    """Deletes a sink, for good: all of it or, where it is cut short, the rest at the next start.
+
+    Raises:
+        LogError: it is still there. SyncFailed: the disk did not confirm that it is gone.
+    """
     layout = Layout(root)
     gone = layout.sinks / f".{name}{_GONE}"
-    with mapped(gone, "delete"), contextlib.suppress(FileNotFoundError):
+    with mapped(layout.sink(name), "delete"):
         with contextlib.suppress(FileNotFoundError):
             files.remove_tree(gone)  # of one of that name before, whose end was cut short
-        files.rename(layout.sink(name), gone)
+        with contextlib.suppress(FileNotFoundError):
+            files.rename(layout.sink(name), gone)
+    try:
         files.sync_directory(layout.sinks)
+    except OSError as error:
+        why = f"the disk did not confirm that the sink {name!r} was deleted: {error.strerror}"
+        raise SyncFailed(f"{why}; the broker finds out what it has, then ask again") from error
+    with contextlib.suppress(OSError):  # it is nobody's any more; the next start deletes what is left of it
         files.remove_tree(gone)
 
 

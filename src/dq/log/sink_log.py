@@ -17,6 +17,7 @@ import orjson
 
 from dq.config import LIMITS, MIB, Limits
 from dq.errors import DiskFull, LogError, SyncFailed
+from dq.log.directories import make_directory
 from dq.log.files import NO_ROOM, Files, mapped
 from dq.log.format import Identity, SegmentHeader, count_lines, encode_batch, encode_segment
 from dq.log.layout import segment_path
@@ -70,9 +71,7 @@ class SinkLog:
             Damaged, NewerFormat, LogError, SyncFailed: as for a bucket. DiskFull: no room to begin it.
         """
         log = cls(files, directory, sink_identity(sink), limits, wall)
-        with mapped(directory, "make"):
-            files.make_directory(directory)
-            files.sync_directory(directory.parent)
+        make_directory(files, directory)
         notes = log._recover(Quarantine(files, quarantine or directory.parents[1] / "quarantine"))
         log._reserve.fill()
         return log, notes

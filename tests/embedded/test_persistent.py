@@ -350,7 +350,7 @@ def test_writing_lets_other_threads_run(path, monkeypatch) -> None:
 
 # --- disk ------------------------------------------------------------------------------------------------------------
 def test_an_empty_queue_keeps_less_than_a_mib(path) -> None:
-    """R better: disk comes back by the segment; an empty queue keeps < 1 MiB, whatever it has seen (here 96 MiB)."""
+    """R better: disk comes back by the segment; an empty queue keeps < 1 MiB, whatever it has seen (here 56 MiB in all)."""
     for items in ([os.urandom(1 << 16)] * 32, [os.urandom(100)] * 5000, [b"x" * 400] * 2500):
         with PersistentQueue(path) as queue:
             for _ in range(16):

@@ -148,6 +148,8 @@ class Desk(Generic[Client]):
 
     def flush(self) -> None:
         """One write a client, however many answers it gets."""
+        if not self._answering:
+            return
         answering, self._answering = self._answering, {}
         for client in answering:
             self._write(client)

@@ -197,9 +197,10 @@ class Readers:
 
     def tell(self) -> None:
         """The end of a turn: who asks and has news is told, before the publishers are: a reader sees what was confirmed."""
-        due, self._due = self._due, {}
-        for client in due:
-            self._tell(client)
+        if self._due:
+            due, self._due = self._due, {}
+            for client in due:
+                self._tell(client)
         self._desk.flush()
 
     def _tell(self, client: ReaderClient) -> None:

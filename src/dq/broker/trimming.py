@@ -204,6 +204,8 @@ class Trimming:
 
     def run_due(self) -> list[str]:
         """Lets go what is to go; returns the names of the streams whose time is over."""
+        if not (self._stale or self._floors or self._aging or self._lives or self._moved):
+            return []
         now, over = self._clock.monotonic(), list[str]()
         if self._floors and now >= self._settled_at:
             self._settled_at = now + self._limits.trim_seconds

@@ -124,6 +124,10 @@ class RawClient:
             heard.append(event)
         return heard
 
+    def hear_or_end(self, seconds: float = DEADLINE_SECONDS) -> Heard | None:
+        """The next event, or None when the connection ends; fails when neither comes in time."""
+        return self._next(time.monotonic() + seconds)
+
     def hear_nothing(self, seconds: float) -> bool:
         """Whether nothing comes for so long, and the connection stays."""
         self.sock.settimeout(seconds)

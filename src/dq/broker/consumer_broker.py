@@ -215,6 +215,7 @@ class ConsumerBroker:
             run.write_notes()
             if is_new:  # else a power cut could forget what the sink is over, and nothing would be kept for it
                 run.sync()
+                self._sync.look_again()
         except DqError:
             run.core.leave(consumer, now)  # else its id would be taken when it comes again
             raise

@@ -64,8 +64,11 @@ class SinkChanges:
             self._sinks.put_over(run, opened)
 
     def _add_stream(self, run: SinkRun, event: Event) -> None:
+        start = event.get("wish", {}).get("start")
+        if start is not None and not isinstance(start, str):
+            raise InvalidSetting(f"a sink begins at a start, not at {shown(start)}")
         for opened in event.get("opened", ()):
-            self._sinks.put_over(run, opened, event.get("wish", {}).get("start"))
+            self._sinks.put_over(run, opened, start)
 
     def _remove_stream(self, run: SinkRun, event: Event) -> None:
         wish = event.get("wish", {})

@@ -82,7 +82,14 @@ class SinkSync:
             del self._told[shard]
 
     def look_again(self) -> None:
-        """What all sinks have settled may be other than was told, though nothing was written."""
+        """What all sinks have settled may be other than was told, though nothing was written. That less is settled needs no
+        flush, and is told at once: what a sink was just moved back to, or put over, is not to be deleted meanwhile."""
+        floors = self._sinks.low_water()
+        for shard, told in self._told.items():
+            floor = floors.get(shard, told)
+            if floor < told:
+                self._tell(shard, floor)
+                self._told[shard] = floor
         self._written = dict.fromkeys(self._sinks)
 
     def settle(self) -> None:

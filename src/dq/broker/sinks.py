@@ -153,6 +153,8 @@ class Sinks:
             if (now.uuid, now.epoch) != (found.uuid, found.epoch):
                 raise BrokerLost(f"stream {found.name!r} was opened anew meanwhile; connect again")
             self._reopen(found.name)  # it was made anew, and the word that it was destroyed is still on its way
+        if found.name not in self._makings and self._over.get(found.name):
+            self._reopen(found.name)  # made anew: the other sinks that wait for it hear of it as well
         new = found.name not in run.shards.streams
         run.shards.open(found, firsts, ends, start)
         self._over.setdefault(found.name, {})[run] = None

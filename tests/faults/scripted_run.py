@@ -118,8 +118,8 @@ def started(root: str) -> BrokerManager:
 
 
 def make_stream(broker: BrokerManager) -> None:
-    """Once more where the disk did not take it."""
-    for _ in range(2):
+    """Again where the disk did not take it."""
+    for _ in range(4):
         try:
             broker.stream(STREAM, buckets=BUCKETS, segment_bytes=4_096, keep_seconds=0, keep_bytes=0)
             return

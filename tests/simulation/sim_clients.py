@@ -164,7 +164,9 @@ class SimPublisher(SimClient):
             self.batcher = Batcher(self.stream, settings["buckets"], settings["durability"], size, 0.0, 0, self.send)
         else:
             with self.batcher.lock:
-                self.batcher.resend()
+                refused = self.batcher.resend()
+            for settled in refused:
+                self._settle(settled)
 
     def publish(self, count: int) -> None:
         batcher, chance = self.batcher, self.stage.chance

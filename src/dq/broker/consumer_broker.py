@@ -372,8 +372,8 @@ class ConsumerBroker:
             self._heard = True
             self._sync.tell_anew()
         if event.type is EventType.COMMITTED:
-            for stream, bucket, offset, segment, position, epoch in event["ends"]:
-                self._touched |= self._sinks.committed((stream, bucket), End(offset, segment, position), epoch)
+            for stream, bucket, offset, segment, position, epoch, uuid in event["ends"]:
+                self._touched |= self._sinks.committed((stream, bucket), End(offset, segment, position), uuid, epoch)
         else:
             self._touched |= self._gone(event)
 

@@ -346,7 +346,7 @@ class PublisherBroker:
     def _send_hints(self) -> None:
         streams = self._catalog.streams
         ends = [
-            [name, bucket, end.offset, end.segment, end.position, streams[name].epoch]
+            [name, bucket, end.offset, end.segment, end.position, streams[name].epoch, streams[name].uuid]
             for (name, bucket), end in self._hints.items()
             if name in streams
         ]

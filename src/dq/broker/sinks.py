@@ -39,7 +39,7 @@ class Sinks:
         self.closed: dict[str, DqError] = {}
         self._over: dict[str, dict[SinkRun, None]] = {}  # no sets: what comes first is the same in each run
         self._makings: dict[str, tuple[str, int]] = {}  # of streams, uuid and epoch
-        self._ends: dict[Shard, tuple[int, End]] = {}  # with their epochs, also of streams that no sink is over yet
+        self._ends: dict[Shard, tuple[str, int, End]] = {}  # with uuid and epoch, also of streams that no sink is over yet
 
     def __iter__(self) -> Iterator[SinkRun]:
         return iter(self.runs.values())
@@ -160,8 +160,8 @@ class Sinks:
         self._over.setdefault(found.name, {})[run] = None
         self._makings.setdefault(found.name, (found.uuid, found.epoch))
         for bucket in range(len(ends)):  # what was committed since is told only once, and that may have been before now
-            epoch, end = self._ends.get((found.name, bucket), (0, ends[bucket]))
-            if epoch == found.epoch:
+            uuid, epoch, end = self._ends.get((found.name, bucket), ("", 0, ends[bucket]))
+            if (uuid, epoch) == (found.uuid, found.epoch):
                 run.shards.committed((found.name, bucket), end)
         run.shards.gone(found.name, firsts, removed)
         return new
@@ -172,12 +172,12 @@ class Sinks:
         if destroy:
             self._over.get(stream, {}).pop(run, None)
 
-    def committed(self, shard: Shard, end: End, epoch: int) -> dict[SinkRun, None]:
+    def committed(self, shard: Shard, end: End, uuid: str, epoch: int) -> dict[SinkRun, None]:
         """A bucket is committed up to `end`. Returns the sinks over it."""
         over = self._over.get(shard[0], {})
-        if over and not self._is_now(shard[0], epoch):
+        if over and not self._is_now(shard[0], uuid, epoch):
             return {}
-        self._ends[shard] = (epoch, end)
+        self._ends[shard] = (uuid, epoch, end)
         for run in over:
             run.shards.committed(shard, end)
         return over
@@ -186,7 +186,7 @@ class Sinks:
         self, stream: str, uuid: str, epoch: int, marks: Sequence[int], removed: Sequence[tuple[int, Range]]
     ) -> dict[SinkRun, None]:
         """Records of a stream are gone: those below a mark by bucket, and ranges. Returns the sinks over it."""
-        if not self._over.get(stream) or not self._is_now(stream, epoch):
+        if not self._over.get(stream) or not self._is_now(stream, uuid, epoch):
             return {}  # a mark must not count as what was given out before its epoch: that would be lost
         over = {run: None for run in self._over[stream] if run.shards.knows(stream, uuid)}
         for run in over:
@@ -207,11 +207,11 @@ class Sinks:
             del self._ends[shard]
         self._makings.pop(stream, None)
 
-    def _is_now(self, stream: str, epoch: int) -> bool:
-        """Whether a word of a stream is of its epoch now. If not, it is an old one: the new one is said yet."""
-        if self._makings.get(stream, ("", 0))[1] != epoch:
+    def _is_now(self, stream: str, uuid: str, epoch: int) -> bool:
+        """Whether a word of a stream is of it as it is now. If not, it is an old one: the new one is said yet."""
+        if self._makings.get(stream) != (uuid, epoch):
             self._reopen(stream)
-        return self._makings.get(stream, ("", 0))[1] == epoch
+        return self._makings.get(stream) == (uuid, epoch)
 
     def _reopen(self, stream: str) -> None:
         """Tells the sinks over a stream which one it is now; how far it is committed is told later."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
+from typing import cast
 
 from dq.client.drafts import Draft
 from dq.config import LIMITS
@@ -153,13 +154,25 @@ class Batcher:
             fields["topics"] = (unlabelled + sorted(draft.topics))[: LIMITS.batch_topics_max + 1]
         self._send(Event(EventType.WRITE, EventOwner.PUBLISHER, fields).line(), draft.lines)
 
-    def resend(self) -> None:
-        """After a new connection: what was not answered goes again, with the numbers it had."""
+    def resend(self) -> list[Settled]:
+        """After a new connection: what was not answered goes again, with the numbers it had; what is returned is to be settled
+        without the lock.
+
+        What was sent behind a refused batch was refused too, and only the answer was lost. It may not go again: its number
+        may follow the last one by now, and it would be stored behind what was sent after it.
+        """
         self.resuming = False
+        refused: list[Settled] = []
         for lane in self.lanes:
+            for draft in [draft for draft in lane.in_flight if draft.doomed is not None]:
+                lane.in_flight.remove(draft)
+                self.in_flight -= 1
+                self._forget(draft)
+                refused.append((draft, cast("DqError", draft.doomed)))
             for draft in lane.in_flight:
                 self._write(draft, again=True)
             self.send_waiting(lane)
+        return refused
 
     def begin_anew(self) -> None:
         """The stream was destroyed and made anew: nothing that is under way is stored in it, so all goes under new numbers."""

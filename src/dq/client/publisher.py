@@ -324,7 +324,9 @@ class Publisher:
         with self._batcher.lock:
             if self._uuid != known:
                 self._batcher.begin_anew()
-            self._batcher.resend()
+            refused = self._batcher.resend()
+        for draft, outcome in refused:
+            draft.settle(outcome)
 
     def handle(self, event: Event) -> None:
         batcher, fields = self._ready(), event.fields

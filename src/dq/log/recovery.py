@@ -152,7 +152,8 @@ class Recovery:
         flushes_late: bool = False,
     ) -> None:
         self._flushes_late = flushes_late
-        self._later: list[int] = []  # segments after the one that is read
+        self._firsts: list[int] = []
+        self._place = 0  # of the segment that is read, among them
         self._files, self._directory, self._identity, self._quarantine = files, directory, identity, quarantine
         self._limits, self._tail_bytes_max, self._visit = limits, tail_bytes_max, visit
         self._walk = Walk(0, None, size_max)
@@ -174,11 +175,11 @@ class Recovery:
         for name in names:
             if name.endswith(TMP_SUFFIX):
                 self._quarantined = self._quarantine.take_file(f"{self._origin()}.{name}", self._directory / name)
-        firsts = segments_among(names)
+        firsts = self._firsts = segments_among(names)
         if firsts:
             self._flush_last(segment_path(self._directory, firsts[-1]))
         for place, first in enumerate(firsts):
-            self._later = firsts[place + 1 :]
+            self._place = place
             # The last segment alone would do for the windows, but it may be one that was only being begun.
             visit = self._visitor(first) if self._visit is not None or first in firsts[-2:] else None
             self._read_segment(first, visit, last=first == firsts[-1])
@@ -188,6 +189,11 @@ class Recovery:
         report = RecoveryReport(self._checked, self._torn_bytes, self._quarantined, clean=False)
         crc = int(self._walk.crc or "0", 16)
         return Recovered(End(self._walk.offset, segment, position), crc, self._sizes, self._windows, report)
+
+    @property
+    def _later(self) -> list[int]:
+        """The segments after the one that is read."""
+        return self._firsts[self._place + 1 :]
 
     def _origin(self) -> str:
         identity = self._identity

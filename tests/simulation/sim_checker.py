@@ -21,6 +21,7 @@ from dq.log.reader import BucketReader
 from dq.model.event import Event
 
 _LEASE = (b'{"lease":', b'{"deliver":')
+_CUT = b'{"cut":'
 _ACKS = ("ack", "drop")
 _ENDS = ("ack", "drop", "dead_letter")
 _NO_LEASE = 1 << 60
@@ -243,6 +244,11 @@ class Checker:
             return
         found = self.sinks[path.parent.name]
         for line in content.split(b"\n"):
+            if line.startswith(_CUT) and line.endswith(b"}"):
+                note = orjson.loads(line)  # what its stream lost, others stand in the place of
+                gone = [p for p in found.noted if p[:2] == (note["stream"], note["bucket"]) and p.offset >= note["cut"]]
+                for place in gone:
+                    del found.noted[place]
             if line.startswith(_LEASE) and line.endswith(b"}"):
                 note = orjson.loads(line)
                 if "deliver" in note:

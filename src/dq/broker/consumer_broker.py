@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dq.broker.broadcast import Broadcasts
 from dq.broker.confirmations import Confirmations, Numbering
 from dq.broker.desk import Desk, Neighbour, nack
-from dq.broker.life import Life, Setup, prepare
+from dq.broker.life import ExitCode, Life, Setup, prepare
 from dq.broker.sink_changes import SinkChanges
 from dq.broker.sink_run import Push, SinkRun
 from dq.broker.sink_sync import SinkSync
@@ -123,6 +123,8 @@ class ConsumerBroker:
             log.error("the manager sent %s, which is not for the consumer broker", event.type)
 
     def _change(self, event: Event) -> None:
+        if self._life.exit_code is not ExitCode.DONE:
+            return  # a flush has failed: what the disk has is for the next broker to find out, which is asked once more
         request = event["request"]
         try:
             result = self._changes.do(event)

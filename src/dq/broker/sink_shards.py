@@ -88,10 +88,9 @@ class SinkShards:
 
     def reopen(self, found: StreamDescription) -> None:
         """A stream that the sink is over has a new writer; how far it is committed is told later."""
-        if found.name in self.detached:
-            return
         for bucket in range(found.settings.buckets):
             self._add_shard(found, bucket, 0)
+        self._close_detached()  # those follow it too: what is trimmed meanwhile would else lie beyond an end that it had
 
     def _add_shard(self, found: StreamDescription, bucket: int, start: int) -> None:
         shard, settings = (found.name, bucket), found.settings

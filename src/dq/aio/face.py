@@ -64,5 +64,32 @@ class Face(Generic[Made]):
         return f"<aio {self._made!r}>" if self._made is not None else f"<aio.{type(self).__name__}, not connected>"
 
 
+class Twin(Generic[Made]):
+    """The asyncio twin of an object that blocks, which is there already.
+
+    Args:
+        blocking: that object.
+    """
+
+    def __init__(self, blocking: Made) -> None:
+        self._blocking = blocking
+
+    def sync(self) -> Made:
+        """The same object with methods that block, for threads."""
+        return self._blocking
+
+    async def close(self) -> None:
+        """Leaves; safe twice."""
+        await in_thread(self._blocking.close)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
 def _close(made: Any) -> None:
     detached(made.close)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 from functools import partial
-from types import TracebackType
 from typing import Any, Self
 
+from dq.aio.face import Twin
 from dq.aio.queue_facts import Queue
 from dq.aio.queue_writer import refuse_in_loop
 from dq.aio.threads import in_thread
@@ -98,7 +98,7 @@ class SyncQueueReader:
         return f"<{type(self).__name__} of {self.queue.topic!r}, buckets {self.bucket_ids}>"
 
 
-class QueueReader:
+class QueueReader(Twin[SyncQueueReader]):
     """Reads a queue; what `read_queue` returns. Closed with its broker's handle, by `close()`, or `async with`.
 
     Its offsets are its own, one a bucket, and gone with it: to go on elsewhere, keep `offsets` and set them there.
@@ -109,7 +109,7 @@ class QueueReader:
     """
 
     def __init__(self, blocking: SyncQueueReader) -> None:
-        self._blocking = blocking
+        super().__init__(blocking)
         self.queue, self.bucket_ids = blocking.queue, blocking.bucket_ids
 
     async def get(self, limit: int = 100, wait: bool = False, timeout: float | None = None) -> list[dict[str, Any]]:
@@ -151,22 +151,6 @@ class QueueReader:
             InvalidSetting: a ValueError: a negative offset, or a bucket that it does not read.
         """
         self._blocking.set_offset(offset, bucket_id)
-
-    def sync(self) -> SyncQueueReader:
-        """The same reader with methods that block, for threads."""
-        return self._blocking
-
-    async def close(self) -> None:
-        """Leaves; safe twice."""
-        await in_thread(self._blocking.close)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.close()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.queue.topic!r}, buckets {self.bucket_ids}>"

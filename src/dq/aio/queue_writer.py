@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from types import TracebackType
 from typing import Any, Self
 
+from dq.aio.face import Twin
 from dq.aio.publisher import DIRECT_BYTES, until_answered
 from dq.aio.queue_facts import Queue
 from dq.aio.queue_records import checked, receipts_of, shares_of
@@ -84,7 +84,7 @@ class SyncQueueWriter:
         return f"<{type(self).__name__} of {self.queue.topic!r}>"
 
 
-class QueueWriter:
+class QueueWriter(Twin[SyncQueueWriter]):
     """Puts dicts into a queue; what `write_queue` returns. Closed with its broker's handle, by `close()`, or `async with`.
 
     Attributes:
@@ -92,7 +92,7 @@ class QueueWriter:
     """
 
     def __init__(self, blocking: SyncQueueWriter) -> None:
-        self._blocking = blocking
+        super().__init__(blocking)
         self.queue = blocking.queue
 
     async def put(self, records: Records) -> Receipts:
@@ -124,22 +124,6 @@ class QueueWriter:
         """
         await in_thread(partial(self._blocking.publisher.flush))
         await in_thread(self.queue.flush_now)
-
-    def sync(self) -> SyncQueueWriter:
-        """The same writer with methods that block, for threads."""
-        return self._blocking
-
-    async def close(self) -> None:
-        """Leaves; safe twice."""
-        await in_thread(self._blocking.close)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.close()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.queue.topic!r}>"

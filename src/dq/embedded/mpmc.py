@@ -9,15 +9,13 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from datetime import timedelta
-from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from dq.client.lifetime import watch
 from dq.embedded.items import BytesLike, checked_count, checked_items
 from dq.embedded.labels import Label, Labels
+from dq.embedded.owned import Owned
 from dq.embedded.store import FRESH_BYTES, Store
-from dq.errors import DqError, Forked, InvalidName, InvalidSetting
+from dq.errors import DqError, InvalidName, InvalidSetting
 from dq.log.item_reader import ItemReader
 
 log = logging.getLogger("dq")
@@ -31,7 +29,7 @@ class StartPosition(enum.Enum):
     NEWEST = "newest"
 
 
-class MpmcQueue:
+class MpmcQueue(Owned):
     """A durable queue of bytes in the calling process, read under labels; items go when their time is over.
 
     Safe to share between threads; those that read under one label share its cursor. One process at a time owns a path.
@@ -57,7 +55,7 @@ class MpmcQueue:
         self._ttl = _milliseconds(ttl)
         self._wall = wall
         self._store = store = Store(path, "mpmc", durability, wall)
-        self._arrived = threading.Condition(store.lock)
+        self._changed = threading.Condition(store.lock)
         self._waiters = 0
         try:
             self._labels = Labels.replayed(store.notes, store.layout.cursors)
@@ -106,7 +104,7 @@ class MpmcQueue:
             if self._dies == _NEVER:
                 self._dies = self._items.at + self._ttl
             if self._waiters:
-                self._arrived.notify_all()
+                self._changed.notify_all()
 
     def next(
         self,
@@ -174,7 +172,7 @@ class MpmcQueue:
     def _wait(self, label: Label, timeout: float | None) -> None:
         self._waiters += 1
         try:
-            self._arrived.wait_for(lambda: self._store.ended is not None or self._has_news(label), timeout)
+            self._changed.wait_for(lambda: self._store.ended is not None or self._has_news(label), timeout)
         finally:
             self._waiters -= 1
         self._use()
@@ -279,31 +277,6 @@ class MpmcQueue:
         with self._store.lock:
             self._use()
         return self._store.disk_size()
-
-    @property
-    def path(self) -> Path:
-        """Its directory."""
-        return self._store.root
-
-    # --- the end -----------------------------------------------------------------------------------------------------
-    def close(self) -> None:
-        """Flushes and lets the next owner in; safe twice. Who waits in `next` gets `Closed`."""
-        self._store.close()
-        with self._store.lock:
-            self._arrived.notify_all()
-
-    def after_fork(self, refusal: Forked) -> None:
-        """In a forked child the queue is its parent's: any use raises `refusal`."""
-        self._store.after_fork(refusal)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        return f"<MpmcQueue {self.path}>"
 
 
 def _milliseconds(ttl: float | timedelta) -> int:

@@ -7,21 +7,20 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from types import TracebackType
-from typing import Self
 
 from dq.client.lifetime import watch
 from dq.embedded.consumed import Consumed, Runs
 from dq.embedded.items import BytesLike, checked_count, checked_items
+from dq.embedded.owned import Owned
 from dq.embedded.store import FRESH_BYTES, Store
 from dq.embedded.waiting import READY_BYTES_MAX, READY_COUNT_MAX, Waiting
-from dq.errors import DqError, Forked, QueueFull
+from dq.errors import DqError, QueueFull
 
 log = logging.getLogger("dq")
 
 
-class PersistentQueue:
+class PersistentQueue(Owned):
     """A durable queue of bytes in the calling process; an item is gone when `pop` returns it.
 
     Safe to share between threads. One process at a time owns a path.
@@ -286,31 +285,6 @@ class PersistentQueue:
     def disk_size(self) -> int:
         """Bytes of all its files."""
         return self._store.disk_size()
-
-    @property
-    def path(self) -> Path:
-        """Its directory."""
-        return self._store.root
-
-    # --- the end -----------------------------------------------------------------------------------------------------
-    def close(self) -> None:
-        """Flushes and lets the next owner in; safe twice. Who waits in `pop` gets `Closed`."""
-        self._store.close()
-        with self._store.lock:
-            self._changed.notify_all()
-
-    def after_fork(self, refusal: Forked) -> None:
-        """In a forked child the queue is its parent's: any use raises `refusal`."""
-        self._store.after_fork(refusal)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.path}>"
 
 
 class Taken:

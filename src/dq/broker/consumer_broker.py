@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dq.broker.broadcast import Broadcasts
 from dq.broker.confirmations import Confirmations, Numbering
 from dq.broker.desk import Desk, Neighbour, nack
-from dq.broker.life import ExitCode, Life, Setup, prepare
+from dq.broker.life import Life, Setup, prepare
 from dq.broker.sink_changes import SinkChanges
 from dq.broker.sink_run import Push, SinkRun
 from dq.broker.sink_sync import SinkSync
@@ -123,7 +123,7 @@ class ConsumerBroker:
             log.error("the manager sent %s, which is not for the consumer broker", event.type)
 
     def _change(self, event: Event) -> None:
-        if self._life.exit_code is not ExitCode.DONE:
+        if self._life.exit_code:
             return  # a flush has failed: what the disk has is for the next broker to find out, which is asked once more
         request = event["request"]
         try:
@@ -172,6 +172,8 @@ class ConsumerBroker:
         desk, consumer = self._desk, event["id"]
         pipe = desk.pipe(sock)
         try:
+            if self._life.exit_code:
+                raise BrokerLost("this broker ends, since a flush failed: connect again")
             desk.check_room()
             check_client_id(consumer)
             run = self._sink_of(event)

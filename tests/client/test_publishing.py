@@ -128,6 +128,31 @@ def test_threads_that_publish_submit_and_publish_many_on_one_publisher_do_not_di
         assert mine == sorted(mine)  # what a thread waited for stands in its order
 
 
+def test_who_looks_for_a_reader_while_publish_many_still_reads_does_not_wait_for_its_next_item(publisher, monkeypatch):
+    """Who publishes many reads the answers of all in passing; while its next item is being made, somebody else has to."""
+    reading, answered = threading.Event(), threading.Event()
+    link, read_one = publisher._link, publisher._link._read_one
+
+    def slowly(timeout):
+        if threading.current_thread().name == "many_0":
+            reading.set()
+            until(lambda: answered.is_set() or (publisher._ready().watched and link.sleeping))
+        return read_one(timeout)
+
+    def items():
+        yield from range(publisher.batch_size)
+        assert answered.wait(20)
+        yield -1
+
+    monkeypatch.setattr(link, "_read_one", slowly)
+    with ThreadPoolExecutor(1, "many") as many:
+        receipts = many.submit(publisher.publish_many, items())
+        assert reading.wait(10)
+        assert publisher.publish(0, timeout=5).id
+        answered.set()
+        assert len(receipts.result(10)) == publisher.batch_size + 1
+
+
 def test_a_record_that_is_refused_costs_its_neighbours_nothing(broker, publisher, name):
     good = publisher.submit(1)
     with pytest.raises(InvalidPayload):

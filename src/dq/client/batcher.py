@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import cast
 
 from dq.client.drafts import Draft
@@ -44,13 +44,22 @@ class Batcher:
         batch_size: records of a full batch.
         linger: seconds for which a batch waits for more records; 0: as soon as the one before it was answered.
         send: writes one frame; returns False where there is no connection.
+        nudge: called when somebody begins to wait for an outcome that another thread is to read.
     """
 
     def __init__(
-        self, stream: str, buckets: int, durability: str, batch_size: int, linger: float, start: int, send: Send
+        self,
+        stream: str,
+        buckets: int,
+        durability: str,
+        batch_size: int,
+        linger: float,
+        start: int,
+        send: Send,
+        nudge: Callable[[], None] | None = None,
     ) -> None:
         self.stream, self.durability, self._batch_size, self._linger = stream, durability, batch_size, linger
-        self._send = send
+        self._send, self._nudge = send, nudge
         self.lock = threading.RLock()
         self.lanes = [Lane() for _ in range(buckets)]
         self.router = BucketRouter(buckets, start)
@@ -72,6 +81,7 @@ class Batcher:
             draft = None
         if draft is None:
             draft = lane.draft = Draft(bucket, self.durability, now)
+            draft.nudge = self._nudge
         draft.lines += line
         if topic is not None:
             draft.topics.add(topic)
@@ -91,6 +101,7 @@ class Batcher:
         """Takes a whole batch, behind what was added before."""
         lane = self.lanes[draft.bucket]
         self.seal(lane)
+        draft.nudge = self._nudge
         lane.waiting.append(draft)
         self.waiting_bytes += len(draft.lines)
         self.send_waiting(lane)
@@ -261,6 +272,20 @@ class Batcher:
     def draft_open(self) -> bool:
         """Whether a batch is being filled. May be asked without the lock."""
         return any(lane.draft is not None for lane in self.lanes)
+
+    @property
+    def watched(self) -> bool:
+        """Whether a thread that does not read waits for an answer."""
+        with self.lock:
+            return any(draft.watched for draft in self.unanswered())
+
+    def unanswered(self) -> Iterator[Draft]:
+        """The batches whose answers are still to come, the one that is being filled too."""
+        for lane in self.lanes:
+            yield from lane.in_flight
+            yield from lane.waiting
+            if lane.draft is not None:
+                yield lane.draft
 
     @property
     def idle(self) -> bool:

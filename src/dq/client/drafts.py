@@ -32,13 +32,14 @@ class Draft:
         again: whether it was sent a second time.
         urgent: whether it leaves as soon as the one before it was answered, without lingering.
         doomed: the error of a batch before it, for which it will be refused too.
+        nudge: called when somebody begins to wait for its outcome: another thread may have to read it.
         opened: when it was begun, monotonic seconds; kept only where a publisher lingers.
         outcome: what became of it: a StoredRange, an error, or None as long as that is open.
     """
 
     __slots__ = (
         "_condition", "_watched", "again", "bucket", "callbacks", "count", "doomed", "durability", "labelled", "lines",
-        "opened", "outcome", "sequence", "topics", "urgent",
+        "nudge", "opened", "outcome", "sequence", "topics", "urgent",
     )  # fmt: skip
 
     def __init__(self, bucket: int, durability: str, opened: float = 0.0) -> None:
@@ -48,6 +49,7 @@ class Draft:
         self.topics: set[str] = set()
         self.sequence = -1
         self.labelled = 0
+        self.nudge: Callable[[], None] | None = None
         self.again = self.urgent = False
         self.doomed: DqError | None = None
         self.outcome: StoredRange | DqError | None = None
@@ -67,7 +69,14 @@ class Draft:
             with _MAKING:
                 if self._condition is None:
                     self._condition = threading.Condition()
+            if self.nudge is not None:
+                self.nudge()
         return self._condition
+
+    @property
+    def watched(self) -> bool:
+        """Whether somebody waits, or has waited, for the outcome without reading it."""
+        return self._condition is not None
 
     def follow(self, timeout: float | None) -> None:
         """Waits for the outcome, which another thread brings."""

@@ -158,6 +158,7 @@ class Flight:
         self._ship_drafts()
         for draft in self._sent:
             self._publisher.wait_for(draft)
+        self._publisher.leave()  # the last answers may have come in passing, and those of other threads are still to come
         self._collect()
 
 

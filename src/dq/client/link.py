@@ -176,8 +176,8 @@ class Link:
                     self._read_until(done, deadline)
                 finally:
                     self._reading.release()
-                if not returns and self._session.busy():
-                    self.wake()
+                if not returns:
+                    self.leave()
             else:
                 if not self._whole.is_set():
                     self._wanted.set()  # after it gave up, it looks for a broker again as soon as somebody waits
@@ -191,8 +191,22 @@ class Link:
             if not self._read_one(left) and (left is not None or self._refusal is not None):
                 return
 
+    def leave(self) -> None:
+        """This thread reads no more for now: should answers be under way, the link's own thread reads them.
+
+        To be called after every end of reading by a thread that does not promise to be here again: others may wait for what
+        comes next, and they looked for somebody who reads while this one still did.
+        """
+        if self.sleeping and self._session.busy():
+            self.wake()
+
+    def nudge(self) -> None:
+        """Somebody begins to wait for what another thread has to read."""
+        if self.sleeping:
+            self.wake()
+
     def read_ready(self) -> None:
-        """Handles what has arrived, without waiting; nothing if another thread reads."""
+        """Handles what has arrived, without waiting; nothing if another thread reads. Call `leave` when done."""
         if self._whole.is_set() and self._reading.acquire(blocking=False):
             try:
                 while self._read_one(0.0):

@@ -222,6 +222,7 @@ class Publisher:
             self._link.wake()
         if not place and self._ready().in_flight > 1:  # once a batch
             self._link.read_ready()
+            self._link.leave()
         return draft, place
 
     def begin_batches(self, drafts: Iterable[Draft]) -> None:
@@ -245,7 +246,7 @@ class Publisher:
         batcher = self._ready()
         with batcher.lock:
             batcher.push_all()
-            found = [draft for lane in batcher.lanes for draft in (*lane.in_flight, *lane.waiting)]
+            found = list(batcher.unanswered())
         if self._link.sleeping:
             self._link.wake()
         return found
@@ -283,10 +284,21 @@ class Publisher:
         """Blocks until the batch before this one could be sent."""
         batcher = self._ready()
         self._link.wait(lambda: not batcher.window_full(bucket) or draft.done, None, self._follow_space, returns=True)
+        self._mind_others()
 
     def read_answers(self) -> None:
-        """Takes in the answers that have come."""
+        """Takes in the answers that have come; for a thread that will be here again, or calls `leave`."""
         self._link.read_ready()
+        self._mind_others()
+
+    def _mind_others(self) -> None:
+        """This thread means to read again soon, but nobody knows how long the next item takes: others are not to wait for it."""
+        if self._link.sleeping and self._ready().watched:
+            self._link.wake()
+
+    def leave(self) -> None:
+        """This thread reads no more answers for now."""
+        self._link.leave()
 
     def wait_for(self, draft: Draft) -> None:
         """Blocks until the outcome of a batch is known."""
@@ -310,7 +322,14 @@ class Publisher:
         if self._batcher is None:
             buckets, durability, start = settings["buckets"], settings["durability"], os.getpid()
             self._batcher = Batcher(
-                self.stream, buckets, durability, self.batch_size, self._linger, start % buckets, self._link.send
+                self.stream,
+                buckets,
+                durability,
+                self.batch_size,
+                self._linger,
+                start % buckets,
+                self._link.send,
+                self._link.nudge,
             )
             return
         if len(self._batcher.lanes) != settings["buckets"]:  # keys have other buckets now, and what waits is sorted by them

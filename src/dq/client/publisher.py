@@ -292,7 +292,7 @@ class Publisher:
         self._mind_others()
 
     def _mind_others(self) -> None:
-        """This thread means to read again soon, but nobody knows how long the next item takes: others are not to wait for it."""
+        """This thread means to read again soon, but nobody knows when: others are not to wait for its next item."""
         if self._link.sleeping and self._ready().watched:
             self._link.wake()
 

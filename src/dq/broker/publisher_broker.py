@@ -32,8 +32,9 @@ from dq.log.catalog import Catalog, OpenStream
 from dq.log.directories import make_directory
 from dq.log.layout import Layout
 from dq.log.locks import HeldLock
+from dq.model.about import check_about
 from dq.model.event import Event, EventOwner, EventType
-from dq.model.names import DEAD_LETTER_SUFFIX, check_client_id, check_name, check_new_stream, near_names
+from dq.model.names import base_stream, check_client_id, check_name, check_new_stream, near_names
 from dq.model.settings import StreamSettings
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ class PublisherBroker:
             self._do(event)
         except DqError as error:
             self._end_on_failed_flush(error)
-            echoed = ("stream", "publisher", "sequence") if event.type is EventType.WRITE else ("request",)
+            echoed = ("stream", "publisher", "sequence", "bucket") if event.type is EventType.WRITE else ("request",)
             self._life.tell(nack(_OWNER, error, **{name: event[name] for name in echoed if name in event.fields}))
 
     def _do(self, event: Event) -> None:
@@ -126,7 +127,7 @@ class PublisherBroker:
             stream = self._open(event["stream"], create=event["create"], wish=event["settings"])
             self._life.tell(Event(EventType.ACK, _OWNER, {"request": event["request"], "opened": describe(stream)}))
         elif event.type is EventType.WRITE:
-            self._store_dead_letter(event)
+            self._store_of_neighbour(event)
         elif event.type is EventType.TRIM:
             self._trimming.settled(event["stream"], event["bucket"], event["offset"], event.get("uuid"))
         elif event.type is EventType.CHANGE:
@@ -153,7 +154,8 @@ class PublisherBroker:
             return stream
         if not create:
             raise _unknown(name, self._catalog.streams)
-        if not (name.endswith(DEAD_LETTER_SUFFIX) and self._catalog.get(name.removesuffix(DEAD_LETTER_SUFFIX))):
+        base = self._catalog.get(base_stream(name) or "")
+        if base is None:
             check_new_stream(name)
         settings = StreamSettings.from_dict(wish)
         stream = self._catalog.create(name, settings)
@@ -214,9 +216,11 @@ class PublisherBroker:
         bucket, sequence = fields["bucket"], fields["sequence"]
         if bucket >= len(client.stream.writers):
             raise ProtocolError(f"stream {client.stream.name} has no bucket {bucket}")
+        count, about = fields["count"], fields.get("about")
         batch = Batch(
-            client.id, sequence, fields["count"], event.body, tuple(fields.get("topics", ())), fields.get("again", False)
-        )
+            client.id, sequence, count, event.body, tuple(fields.get("topics", ())), fields.get("again", False),
+            None if about is None else check_about(about, count),
+        )  # fmt: skip
         try:
             self._stage(client, client.stream, bucket, batch)
         except ProtocolError:
@@ -238,9 +242,17 @@ class PublisherBroker:
         if writer.staged_bytes >= self._life.limits.commit_bytes_max:
             self._commit_staged()
 
-    def _store_dead_letter(self, event: Event) -> None:
+    def _store_of_neighbour(self, event: Event) -> None:
+        """What the consumer broker has written: dead letters, and records whose time has come."""
         stream = self._open(event["stream"], create=True, wish={})
-        self._stage(None, stream, 0, Batch(event["publisher"], event["sequence"], 1, event.body))
+        bucket, count, about = event.get("bucket", 0), event.get("count", 1), event.get("about")
+        if bucket >= len(stream.writers):
+            raise ProtocolError(f"stream {stream.name} has no bucket {bucket}")
+        topics, again = tuple(event.get("topics", ())), event.get("again", False)
+        checked = None if about is None else check_about(about, count)
+        self._stage(
+            None, stream, bucket, Batch(event["publisher"], event["sequence"], count, event.body, topics, again, checked)
+        )
 
     # --- the commit ------------------------------------------------------------------------------------------------
 
@@ -314,17 +326,19 @@ class PublisherBroker:
             fields = {"bucket": staged.bucket, "sequence": staged.sequence, "first": stored.first, "count": stored.count}
             self._desk.answer(staged.client, Event(EventType.ACK, _OWNER, fields))
         else:
-            self._life.tell(Event(EventType.ACK, _OWNER, self._dead_letter_fields(staged)))
+            self._life.tell(Event(EventType.ACK, _OWNER, self._neighbour_fields(staged)))
 
     def _answer_failed(self, staged: Staged, error: DqError) -> None:
         if staged.client is not None:
             self._desk.answer(staged.client, nack(_OWNER, error, bucket=staged.bucket, sequence=staged.sequence))
         else:
-            self._life.tell(nack(_OWNER, error, **self._dead_letter_fields(staged)))
+            self._life.tell(nack(_OWNER, error, **self._neighbour_fields(staged)))
 
     @staticmethod
-    def _dead_letter_fields(staged: Staged) -> dict[str, object]:
-        return {"stream": staged.stream, "sequence": staged.sequence, "publisher": staged.publisher}
+    def _neighbour_fields(staged: Staged) -> dict[str, object]:
+        return {
+            "stream": staged.stream, "bucket": staged.bucket, "sequence": staged.sequence, "publisher": staged.publisher,
+        }  # fmt: skip
 
     # --- the hint to the other broker ------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from dq.log.format import (
     Identity,
     SegmentHeader,
     count_lines,
+    encode_about,
     encode_batch,
     encode_segment,
     encode_topics,
@@ -129,11 +130,15 @@ class BucketLog:
             return known
         first, now = self._next, self._wall()
         extra = encode_topics(batch.topics, self._limits.batch_topics_max) if batch.topics else b""
+        if batch.about:
+            extra += encode_about(batch.about)
         if self._synced != first:
             extra += b',"synced":%d' % self._synced
         header, crc = encode_batch(first, count, len(lines), now, publisher, sequence, extra, self._crc, checksum)
         if len(header) > HEADER_BYTES_MAX:
-            raise ProtocolError(f"the topics of a batch take {len(header)} bytes; {HEADER_BYTES_MAX} are the most")
+            raise ProtocolError(
+                f"the topics and the rest of a batch header take {len(header)} bytes; {HEADER_BYTES_MAX} are the most"
+            )
         if not self._parts:
             self._begin_commit(now)
         self._windows.stage(publisher, sequence, checksum, first, count, now)

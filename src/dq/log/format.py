@@ -30,7 +30,7 @@ stay in the tests.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from zlib import crc32
@@ -137,6 +137,14 @@ def encode_topics(topics: Sequence[str], topics_max: int) -> bytes:
         raise ProtocolError(f"topics that are not text: {error}") from error
 
 
+def encode_about(about: Mapping[str, Any]) -> bytes:
+    """The header field for what a batch says of all its records. Raises ProtocolError."""
+    try:
+        return b',"about":' + orjson.dumps(dict(about))
+    except orjson.JSONEncodeError as error:
+        raise ProtocolError(f"what a batch says of its records cannot be written: {error}") from error
+
+
 def encode_batch(
     first: int, count: int, size: int, at: float, publisher: str, sequence: int, extra: bytes, prev: int, lines_crc: int
 ) -> tuple[bytes, int]:
@@ -144,7 +152,7 @@ def encode_batch(
 
     ::
 
-        {"batch":512,"count":2,"bytes":98,"at":1763000000.123,"publisher":"…","seq":7[,"topics":["a"]][,"synced":510],"prev":"5f0c11aa","crc":"0c4e77d0"}⏎
+        {"batch":512,"count":2,"bytes":98,"at":1763000000.123,"publisher":"…","seq":7[,"topics":["a"]][,"about":{…}][,"synced":510],"prev":"5f0c11aa","crc":"0c4e77d0"}⏎
     """
     head = b'{"batch":%d,"count":%d,"bytes":%d,"at":%.3f,"publisher":"%s","seq":%d%s,"prev":"%08x"' % (
         first, count, size, at, publisher.encode(), sequence, extra, prev

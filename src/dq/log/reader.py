@@ -24,6 +24,7 @@ from dq.log.scan import Flaw, Seen, Topics, Walk
 from dq.log.search import first_since, place_before
 from dq.log.storage import End, Slice, StorageStats
 from dq.log.unserved import end_of
+from dq.model.about import About
 
 _TRIES = 5
 
@@ -113,6 +114,8 @@ class BucketReader:
         publishers: list[tuple[int, str]] = []
         counts: list[int] = []
         topics: list[Topics] = []
+        abouts: list[About] = []
+        told = False
         publisher, publisher_from = "", first
         while cursor.offset < last and (size < bytes_max or not parts) and cursor.offset < end:
             if cursor.index == len(cursor.batches) and not self._filled(cursor, forced=not parts):
@@ -133,6 +136,8 @@ class BucketReader:
             parts.append(cursor.chunk[start:stop])
             counts.append(following - cursor.offset)
             topics.append(batch[8])
+            abouts.append(batch[9])
+            told = told or batch[9] is not None
             size += stop - start
             cursor.offset = following
             if following == batch_end:
@@ -140,7 +145,7 @@ class BucketReader:
                 if cursor.lines:
                     cursor.lines = []
         publishers.append((cursor.offset - publisher_from, publisher))
-        return Slice(first, cursor.offset - first, size, parts, publishers, counts, topics)
+        return Slice(first, cursor.offset - first, size, parts, publishers, counts, topics, abouts if told else [])
 
     def _filled(self, cursor: _Cursor, *, forced: bool) -> bool:
         """Reads on. An error is raised by a read that has nothing to give: what lies before damage is served."""

@@ -259,7 +259,7 @@ class Recovery:
 
     def _gather(self, _: bytes, seen: list[Seen]) -> None:
         windows, at = self._windows, 0.0
-        for first, count, _lines, _stop, publisher, sequence, checksum, at, _topics in seen:
+        for first, count, _lines, _stop, publisher, sequence, checksum, at, _topics, _about in seen:
             windows.stage(publisher, sequence, checksum, first, count, at)
         windows.keep(at)
 

@@ -19,6 +19,7 @@ from dq.config import MIB
 from dq.errors import LogError
 from dq.log.files import Files
 from dq.log.format import BATCH_START, HEADER_BYTES_MAX, SUFFIX_BYTES, count_lines
+from dq.model.about import About
 from dq.model.shown import shown
 
 _CHUNK_BYTES = 4 * MIB
@@ -28,9 +29,9 @@ _ANY_BATCH = re.compile(rb'(?:\A|\n)(?=\{"batch":)')
 
 Topics = tuple[str, ...] | None
 """The topics that a batch header names, as it has them; None where no record of the batch has one."""
-Seen = tuple[int, int, int, int, str, int, int, float, Topics]
+Seen = tuple[int, int, int, int, str, int, int, float, Topics, About]
 """A whole batch in a chunk: its first offset and count, where its lines start and stop in the chunk, its publisher and
-sequence number, the checksum of its lines, its time, its topics."""
+sequence number, the checksum of its lines, its time, its topics, what else its header says of it."""
 
 
 class Flaw(Enum):
@@ -83,7 +84,7 @@ class Walk:
                 fields = loads(view[start:newline])
                 first, count, size, at = fields["batch"], fields["count"], fields["bytes"], fields["at"]
                 publisher, sequence, prev, own = fields["publisher"], fields["seq"], fields["prev"], fields["crc"]
-                topics = fields.get("topics")
+                topics, about = fields.get("topics"), fields.get("about")
             except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
                 broken = Broken(Flaw.HEADER, "a header that cannot be read")
                 break
@@ -114,7 +115,9 @@ class Walk:
                 )
                 break
             named = None if topics is None else _named(topics)
-            seen.append((first, count, lines, stop, publisher, sequence, checksum, at, named))
+            if about is not None and type(about) is not dict:
+                about = None
+            seen.append((first, count, lines, stop, publisher, sequence, checksum, at, named, about))
             start, offset, crc = stop, offset + count, own
         self.offset, self.crc = offset, crc
         return start, broken

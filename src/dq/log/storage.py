@@ -15,6 +15,7 @@ from dq.config import LIMITS, Limits
 from dq.log.files import Files
 from dq.log.format import Identity
 from dq.log.retention import SegmentStats
+from dq.model.about import About
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +43,10 @@ class Batch:
         lines: the record lines, each ending in a newline.
         topics: the topics in it, each once; empty when no record has one.
         again: True when it may have been sent before.
+        about: what its header says of all its records.
     """
 
-    __slots__ = ("again", "count", "lines", "publisher", "sequence", "topics")
+    __slots__ = ("about", "again", "count", "lines", "publisher", "sequence", "topics")
 
     def __init__(
         self,
@@ -54,9 +56,10 @@ class Batch:
         lines: bytes | bytearray,
         topics: tuple[str, ...] = (),
         again: bool = False,
+        about: About = None,
     ) -> None:
         self.publisher, self.sequence, self.count, self.lines = publisher, sequence, count, lines
-        self.topics, self.again = topics, again
+        self.topics, self.again, self.about = topics, again, about
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,7 @@ class Slice:
         counts: records in each part. A part is a batch, or of one batch.
         topics: of each part, the topics that its batch names: ("*",) where they were too many, "" among them where it has
             records without one; None where no record of the batch has a topic.
+        abouts: of each part, what else the header of its batch says; empty where no batch says anything.
     """
 
     first: int
@@ -90,6 +94,7 @@ class Slice:
     publishers: list[tuple[int, str]]
     counts: list[int] = field(default_factory=list)
     topics: list[tuple[str, ...] | None] = field(default_factory=list)
+    abouts: list[About] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

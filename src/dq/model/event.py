@@ -165,11 +165,11 @@ _FORMS: Final[dict[tuple[EventType, EventOwner], tuple[dict[str, _Kinds], dict[s
     (_T.OPEN, _O.MANAGER): ({"request": _WHOLE, "stream": _TEXT, "create": _FLAG, "settings": _DICT}, {}),
     (_T.WRITE, _O.PUBLISHER): (
         {"bucket": _WHOLE, "sequence": _WHOLE, "count": _WHOLE},
-        {"again": _FLAG, "topics": _LIST},
+        {"again": _FLAG, "topics": _LIST, "about": _DICT},
     ),
     (_T.WRITE, _O.CONSUMER_BROKER): (
         {"stream": _TEXT, "publisher": _TEXT, "sequence": _WHOLE},
-        {"again": _FLAG, "topics": _LIST},
+        {"again": _FLAG, "topics": _LIST, "bucket": _WHOLE, "count": _WHOLE, "about": _DICT},
     ),
     (_T.WRITE, _O.LISTENER): ({"number": _WHOLE, "channel": _TEXT}, {"topic": _TEXT, "mode": _TEXT}),
     (_T.READ, _O.CONSUMER): ({"credit": _WHOLE}, {"number": _WHOLE, "now": _FLAG}),
@@ -237,6 +237,7 @@ _PARTS: Final[dict[str, _Kinds]] = {
     "settings": (str, int, float, bool, _NONE),
     "wish": (str, int, float, bool, _NONE),
     "ids": _TEXT,
+    "about": (str, int, float),
 }
 # Looked up by the plain strings of an envelope, so that no enum is built before it is known to be one.
 _BY_TEXT: Final = {(str(kind), str(owner)): (kind, owner, *form) for (kind, owner), form in _FORMS.items()}

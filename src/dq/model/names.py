@@ -11,7 +11,8 @@ from dq.errors import InvalidName
 # ASCII alone: look-alikes and normal forms of the same letter would be two names of one stream.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 DEAD_LETTER_SUFFIX = "-dlq"
-RESERVED_SUFFIXES = (DEAD_LETTER_SUFFIX, "-later")
+LATER_SUFFIX = "-later"
+RESERVED_SUFFIXES = (DEAD_LETTER_SUFFIX, LATER_SUFFIX)
 
 
 def check_name(kind: str, name: object) -> str:
@@ -53,6 +54,19 @@ def check_client_id(name: str) -> str:
 def dead_letter_stream(stream: str) -> str:
     """The stream that takes the dead letters of `stream`."""
     return stream + DEAD_LETTER_SUFFIX
+
+
+def later_stream(stream: str) -> str:
+    """The stream in which the delayed records of `stream` wait for their time."""
+    return stream + LATER_SUFFIX
+
+
+def base_stream(name: str) -> str | None:
+    """The stream for which dq keeps the one of this name; None where it is a stream of the user's."""
+    for suffix in RESERVED_SUFFIXES:
+        if name.endswith(suffix):
+            return name.removesuffix(suffix)
+    return None
 
 
 def near_names(name: str, known: Iterable[str], kind: str) -> str:

@@ -1,5 +1,8 @@
 """A record as it stands in the log: one line of JSON with `at`, `payload`, and `key`, `name`, `topic`, `headers` where given.
 
+A delayed record has `due`, when it is to come, and in the stream it came to also `from`, its id while it waited; one that is of
+no use after a time has `expires`. Both are wall times, seconds since 1970.
+
 Bytes that are not JSON travel as base64 in the field `base64` in place of `payload`.
 """
 
@@ -30,16 +33,20 @@ def encode(
     topic: str | None = None,
     name: str = "",
     headers: Mapping[str, str] | None = None,
+    times: Mapping[str, float] | None = None,
 ) -> bytes:
     """One record line, with its newline.
+
+    Args:
+        times: `due` and `expires`, wall times, where the record has them.
 
     Raises:
         InvalidPayload: JSON cannot carry the payload.
     """
-    if key is None and topic is None and not name and not headers and type(payload) not in _RAW:
+    if key is None and topic is None and not name and not headers and not times and type(payload) not in _RAW:
         fields: dict[str, object] = {"at": at, "payload": payload}
     else:
-        fields = _fields(payload, at, key, topic, name, headers)
+        fields = _fields(payload, at, key, topic, name, headers, times)
     try:
         line = orjson.dumps(fields, None, LINE)
     except TypeError as error:  # orjson.JSONEncodeError is a TypeError
@@ -50,9 +57,15 @@ def encode(
 
 
 def _fields(
-    payload: object, at: float, key: str | None, topic: str | None, name: str, headers: Mapping[str, str] | None
+    payload: object,
+    at: float,
+    key: str | None,
+    topic: str | None,
+    name: str,
+    headers: Mapping[str, str] | None,
+    times: Mapping[str, float] | None,
 ) -> dict[str, object]:
-    fields: dict[str, object] = {"at": at}
+    fields: dict[str, object] = {"at": at, **(times or {})}
     if key is not None:
         fields["key"] = key
     if topic is not None:
@@ -142,6 +155,18 @@ class View:
     def created_at(self) -> datetime:
         """When it was published, by the publisher's wall clock, in UTC."""
         return datetime.fromtimestamp(self._fields["at"], UTC)
+
+    @property
+    def due_at(self) -> datetime | None:
+        """When it was to come, of a record that was published with a delay, in UTC; else None."""
+        due = self._fields.get("due")
+        return None if due is None else datetime.fromtimestamp(due, UTC)
+
+    @property
+    def expires_at(self) -> datetime | None:
+        """When it is of no use any more, in UTC; None: never."""
+        expires = self._fields.get("expires")
+        return None if expires is None else datetime.fromtimestamp(expires, UTC)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id}>"

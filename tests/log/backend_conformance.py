@@ -107,6 +107,13 @@ class Conformance:
         writer.close()
         assert self.read(reader_of, opener().end) == records(0, 2)
 
+    def test_what_a_batch_says_of_its_records_does_not_disturb(self, opener: Opener, reader_of: ReaderOf) -> None:
+        writer = opener()
+        publish(writer, 1, sequence=0, about={"for": "s", "attempts": 1})
+        publish(writer, 1, sequence=1)
+        writer.close()
+        assert self.read(reader_of, opener().end) == records(0, 2)
+
     def test_a_batch_that_comes_again_stands_where_it_stood(self, opener: Opener) -> None:
         writer = opener()
         batch = Batch("ada", 0, 2, records(0, 2), again=True)

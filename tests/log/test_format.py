@@ -21,6 +21,7 @@ from dq.log.format import (
     check_publisher,
     count_lines,
     decode_segment,
+    encode_about,
     encode_batch,
     encode_segment,
     encode_topics,
@@ -53,9 +54,20 @@ def test_a_batch_is_read_as_it_was_written(
     assert walk.over(b"before" + header + lines, 6, seen) == (6 + len(header) + len(lines), None)
     start, stop = 6 + len(header), 6 + len(header) + len(lines)
     named = tuple(orjson.loads(header)["topics"]) if "topics" in orjson.loads(header) else None
-    assert seen == [(first, count, start, stop, publisher, sequence, checksum, float(f"{at:.3f}"), named)]
+    assert seen == [(first, count, start, stop, publisher, sequence, checksum, float(f"{at:.3f}"), named, None)]
     assert (walk.offset, walk.crc) == (first + count, f"{crc:08x}")
     assert orjson.loads(header).get("topics", []) == topics
+
+
+def test_what_a_batch_says_of_its_records_comes_back_and_what_is_no_object_says_nothing() -> None:
+    line = b'{"at":1.0,"payload":1}\n'
+    for extra, about in ((encode_about({"for": "s", "attempts": 2}), {"for": "s", "attempts": 2}), (b',"about":[1]', None)):
+        header, _ = encode_batch(0, 1, len(line), 1.0, "ada", 0, extra, 0, zlib.crc32(line))
+        seen: list[Seen] = []
+        assert Walk(0, "00000000", 100).over(header + line, 0, seen) == (len(header + line), None)
+        assert [batch[9] for batch in seen] == [about]
+    with pytest.raises(ProtocolError):
+        encode_about({"for": {1}})
 
 
 @given(OFFSETS, IDENTITIES, st.integers(0, 2**33).map(float), CRCS, st.dictionaries(PUBLISHERS, st.lists(OFFSETS)))

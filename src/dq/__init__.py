@@ -10,6 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from dq.app.application import App
+    from dq.app.config import AppConfig
     from dq.client.broker import Broker, connect
     from dq.client.consumer import Consumer
     from dq.client.listener import Listener
@@ -68,6 +70,8 @@ if TYPE_CHECKING:
     from dq.model.task import TaskIn
 
 _HOMES = {
+    "dq.app.application": ("App",),
+    "dq.app.config": ("AppConfig",),
     "dq.client.broker": (
         "Broker",
         "connect",
@@ -159,15 +163,15 @@ _HOMES = {
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "AlreadySettled", "BackendFailed", "BroadcastFailed", "BroadcastResult", "Broker", "BrokerError", "BrokerLost",
-    "BrokerManager", "BrokerNotRunning", "BrokerRunning", "BucketPlace", "Closed", "Consumer", "Damaged", "DiskFull",
-    "DqError", "Event", "EventOwner", "EventType", "Forked", "InUse", "InvalidName", "InvalidPayload", "InvalidSetting",
-    "Listener", "ListenerDropped", "LogError", "MissingColumn", "NewerFormat", "Outcome", "OutcomeUnknown", "Pinned",
-    "ProtocolError", "PublishError", "PublishTimeout", "Publisher", "QueueFull", "Reader", "Receipt", "Receipts",
-    "Record", "RecordTooLarge", "RecordsTrimmed", "SequenceError", "SettingsMismatch", "Signal", "Sink", "SinkSettings",
-    "SinkStats", "StorageBackend", "Stream", "StreamReadOnly", "StreamSettings", "StreamStats", "SyncFailed", "Task",
-    "TaskIn", "Topic", "UnknownSink", "UnknownStream", "UsageError", "Verification", "connect", "get_backend_class",
-    "list_backends", "register_backend", "verify",
+    "AlreadySettled", "App", "AppConfig", "BackendFailed", "BroadcastFailed", "BroadcastResult", "Broker",
+    "BrokerError", "BrokerLost", "BrokerManager", "BrokerNotRunning", "BrokerRunning", "BucketPlace", "Closed",
+    "Consumer", "Damaged", "DiskFull", "DqError", "Event", "EventOwner", "EventType", "Forked", "InUse", "InvalidName",
+    "InvalidPayload", "InvalidSetting", "Listener", "ListenerDropped", "LogError", "MissingColumn", "NewerFormat",
+    "Outcome", "OutcomeUnknown", "Pinned", "ProtocolError", "PublishError", "PublishTimeout", "Publisher", "QueueFull",
+    "Reader", "Receipt", "Receipts", "Record", "RecordTooLarge", "RecordsTrimmed", "SequenceError", "SettingsMismatch",
+    "Signal", "Sink", "SinkSettings", "SinkStats", "StorageBackend", "Stream", "StreamReadOnly", "StreamSettings",
+    "StreamStats", "SyncFailed", "Task", "TaskIn", "Topic", "UnknownSink", "UnknownStream", "UsageError",
+    "Verification", "connect", "get_backend_class", "list_backends", "register_backend", "verify",
 ]  # fmt: skip
 __version__ = "0.1.0"
 

@@ -41,11 +41,12 @@ MAY_IMPORT = {
     "cli": _ALL,
     "demo": _ALL,
     "main": _ALL,
-    "": _CLIENT,
+    "": _CLIENT | {"app"},
 }
 IMPURE = {"os", "time", "threading", "asyncio", "multiprocessing", "socket", "pathlib", "io", "subprocess", "signal"}
 # Imports inside functions that are worth it, with the reason.
 LATE_IMPORTS = {
+    "application.py": "an app that was given another engine imports nothing of dq's own",
     "backend.py": "asyncio takes as long as the rest of a broker, and few streams are kept by a class that needs it",
     "main.py": "every process that the manager spawns imports this module again",
 }

@@ -170,9 +170,10 @@ class Consumer:
                 self._link.send(withdrawal.line())
         return withdrawal
 
-    def next_lease(self) -> bool:
-        """Brings the next lease into the hand; False when the iteration is to end."""
-        idle_until = None if self._idle_timeout is None else time.monotonic() + self._idle_timeout
+    def next_lease(self, timeout: float | None = None) -> bool:
+        """Brings the next lease into the hand; False when the iteration is to end, or none came in `timeout` seconds."""
+        patience = self._idle_timeout if timeout is None else timeout
+        idle_until = None if patience is None else time.monotonic() + patience
         while not self._stopped:
             quit_if_asked()
             if not self._refilling.acquire(timeout=0.05):

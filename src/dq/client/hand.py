@@ -44,6 +44,7 @@ class Hand:
     Attributes:
         ready: gives (fields, lease, offset), to be handed to the user's code. Several threads may take from it: it is an
             iterator written in C, so that each gets records of its own without a lock.
+        most: records that "auto" asks for, at most.
         resuming: there is a new connection, and what the old one took with it was not sent again yet. Nothing newer may go
             before it: a confirmation counts for all that was sent earlier.
         no_ack: the sink settles what it hands out.
@@ -55,6 +56,7 @@ class Hand:
         self._settler, self.sleeper = settler, sleeper
         self._fixed = prefetch
         self.target = prefetch or 1
+        self.most = LIMITS.prefetch_records_max
         self.grace = LIMITS.ack_grace_seconds
         self.ready: Iterator[tuple[dict[str, Any], HeldLease, int]] = iter(())
         self._ready_records: Any = iter(())
@@ -277,7 +279,7 @@ class Hand:
             return
         took = max(now - self._working_since, 1e-6)
         fits = int(lease.count * LIMITS.prefetch_seconds / took)
-        self.target = max(1, min(fits, self.target * 2, LIMITS.prefetch_records_max))
+        self.target = max(1, min(fits, self.target * 2, self.most))
 
     def credit(self) -> int:
         """How many more records to ask for now; 0 as long as enough is in hand or on its way."""

@@ -1,0 +1,14 @@
+"""Handlers: functions that are called for each task of some streams, with retries, dead letters and an orderly stop."""
+
+from __future__ import annotations
+
+from dq.app.application import App
+from dq.app.config import AppConfig
+from dq.app.engine import Delivery, Engine, Subscription, SubscriptionSettings
+from dq.app.handler import Handler
+from dq.app.outcomes import Ack, DeadLetter, Drop, Release, Retry
+
+__all__ = [
+    "Ack", "App", "AppConfig", "DeadLetter", "Delivery", "Drop", "Engine", "Handler", "Release", "Retry", "Subscription",
+    "SubscriptionSettings",
+]  # fmt: skip

@@ -1,0 +1,201 @@
+"""`LoopPool`: coroutine functions, all on one event loop, which has a thread of its own.
+
+Deliveries come to the loop in lists. There they are run by tasks of asyncio that live long, each of which awaits one handler
+after
+the other: so a handler that never waits costs no asyncio task, and one that does has a task around it, as `asyncio.timeout`
+needs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from dq.app.config import AppConfig
+from dq.app.engine import Delivery
+from dq.app.handler import Handler
+from dq.app.mailbox import Mailbox
+from dq.app.outcomes import ACK, Verdict, failed, verdict_of
+from dq.app.pools import InFlight
+
+log = logging.getLogger("dq")
+_TURN_SECONDS = 0.01
+"""How long one asyncio task runs handlers that never wait, before it lets the rest of the loop have its turn."""
+
+
+class LoopThread:
+    """An event loop in a thread; all handlers of an app share one."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, daemon=True, name="dq-loop")
+        self._thread.start()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        try:
+            self.loop.run_forever()
+        finally:
+            self.loop.close()
+
+    def call(self, function: Callable[..., object], *arguments: object) -> None:
+        """Has something called on the loop; nothing once that has ended."""
+        with contextlib.suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(function, *arguments)
+
+    def close(self, seconds: float) -> None:
+        """Cancels what still runs, and ends the loop."""
+        self.call(self._cancel)
+        self._thread.join(seconds)
+
+    def _cancel(self) -> None:
+        running = asyncio.all_tasks(self.loop)
+        for task in running:
+            task.cancel()
+        ending = self.loop.create_task(self._end(running))
+        ending.add_done_callback(lambda _: self.loop.stop())
+
+    async def _end(self, running: set[asyncio.Task[object]]) -> None:
+        if running:
+            await asyncio.wait(running, timeout=1.0)
+        await self.loop.shutdown_asyncgens()
+
+
+class LoopPool:
+    """Runs the tasks of a coroutine function on the loop.
+
+    Args:
+        mailbox: where they come from.
+        config: `max_in_flight` and `fetch_seconds` count.
+        wake: is called when a task begins after a time without any, so that ticks come soon.
+        thread: the loop.
+    """
+
+    def __init__(self, mailbox: Mailbox, config: AppConfig, wake: Callable[[], None], thread: LoopThread) -> None:
+        self.handler: Handler = mailbox.handler
+        self.places = mailbox.handler.max_in_flight or config.max_in_flight
+        self._mailbox, self._config, self._wake, self._loop = mailbox, config, wake, thread
+        self._running: dict[asyncio.Task[None], InFlight | None] = {}
+        self._parked: deque[asyncio.Future[None]] = deque()
+        self._called = False
+        self._closed = False
+        self._room = threading.Condition()
+        self._fetcher = threading.Thread(target=self._fetch, daemon=True, name=f"dq-{self.handler.name}")
+
+    def start(self) -> None:
+        """The thread that fetches."""
+        self._fetcher.start()
+
+    # --- in the thread that fetches ------------------------------------------------------------------------------------
+
+    def _fetch(self) -> None:
+        """Fetches whenever nothing waits, and has a place woken for what came."""
+        mailbox = self._mailbox
+        while not mailbox.stopped:
+            if mailbox.waiting:
+                with self._room:
+                    self._room.wait_for(lambda: not mailbox.waiting or mailbox.stopped, self._config.fetch_seconds)
+                continue
+            if mailbox.refill(self._config.fetch_seconds):
+                self._wake()
+                self._loop.call(self._next_place)
+
+    # --- on the loop ---------------------------------------------------------------------------------------------------
+
+    def _next_place(self) -> None:
+        """Has one more place work, if something waits and one is free."""
+        self._called = False
+        if not self._mailbox.waiting or self._mailbox.stopped:
+            return
+        while self._parked:
+            parked = self._parked.popleft()
+            if not parked.done():
+                parked.set_result(None)
+                return
+        if len(self._running) < self.places:
+            task = self._loop.loop.create_task(self._work())
+            self._running[task] = None
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.pop(task, None)
+        with self._room:
+            self._room.notify_all()
+
+    async def _work(self) -> None:
+        """One place: works off what waits, then parks."""
+        task = asyncio.current_task()
+        if task is None:
+            return
+        mailbox, loop, clock = self._mailbox, self._loop.loop, time.monotonic
+        while not mailbox.stopped:
+            turn_ends = clock() + _TURN_SECONDS
+            while mailbox.waiting and not mailbox.stopped:
+                delivery = mailbox.waiting.popleft()
+                if not self._called and mailbox.waiting:
+                    self._called = True  # should this one have to wait, another place goes on meanwhile
+                    loop.call_soon(self._next_place)
+                now = clock()
+                self._running[task] = InFlight(delivery, now)
+                await self._run(delivery)
+                self._running[task] = None
+                if now > turn_ends:
+                    await asyncio.sleep(0)
+                    turn_ends = clock() + _TURN_SECONDS
+            with self._room:
+                self._room.notify_all()
+            parked = loop.create_future()
+            self._parked.append(parked)
+            await parked
+
+    async def _run(self, delivery: Delivery) -> None:
+        handler = self.handler
+        try:
+            result = handler.call(delivery)
+            if inspect.isawaitable(result):
+                if handler.timeout is None:
+                    result = await result
+                else:
+                    async with asyncio.timeout(handler.timeout):
+                        result = await result
+        except asyncio.CancelledError:
+            if self._closed:
+                raise
+            verdict: Verdict = failed(RuntimeError("the handler was cancelled"))
+        except BaseException as error:  # SystemExit too: a task does not end the app
+            log.info("handler %s failed at task %s", handler.name, delivery.id, exc_info=error)
+            verdict = failed(error)
+        else:
+            verdict = ACK if result is None else verdict_of(result)
+        if not self._closed:
+            self._mailbox.settle_later(delivery, verdict)
+
+    # --- in the thread of the app ----------------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> bool:
+        """Gives back what has waited for long while all places were busy."""
+        return bool(self.in_flight())
+
+    def in_flight(self) -> Sequence[InFlight]:
+        """What the loop works on."""
+        return [each for each in list(self._running.values()) if each is not None]
+
+    def stop(self) -> None:
+        """The places end after the tasks that they have in hand; the mailbox says so to them."""
+        with self._room:
+            self._room.notify_all()
+
+    def join(self, seconds: float) -> bool:
+        """Waits until no task is in flight."""
+        with self._room:
+            return self._room.wait_for(lambda: not self.in_flight(), seconds)
+
+    def close(self) -> None:
+        """What still runs is cancelled with the loop, and not heard any more."""
+        self._closed = True

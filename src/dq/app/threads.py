@@ -1,0 +1,142 @@
+"""`ThreadPool`: functions, each task in one of some threads.
+
+One thread fetches, runs and settles without any hand-over, at full speed. Only when all threads have been busy for a while
+(`grow_seconds`), one more begins, so that empty handlers run in one thread and slow ones in as many as they may have.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from dq.app.config import AppConfig
+from dq.app.engine import Delivery
+from dq.app.handler import Handler
+from dq.app.mailbox import Mailbox
+from dq.app.outcomes import ACK, Verdict, failed, verdict_of
+from dq.app.pools import InFlight
+
+log = logging.getLogger("dq")
+_IDLE_SECONDS = 10.0
+
+
+class _Worker:
+    """One thread, and the task it has in hand."""
+
+    __slots__ = ("delivery", "done", "seen", "since", "thread")
+
+    def __init__(self) -> None:
+        self.delivery: Delivery | None = None
+        self.since = 0.0
+        self.done = self.seen = 0
+        self.thread: threading.Thread | None = None
+
+
+class ThreadPool:
+    """Runs the tasks of a function in threads.
+
+    Args:
+        mailbox: where they come from.
+        config: `grow_seconds`, `give_back_seconds`, `fetch_seconds` and `max_in_flight` count.
+        wake: is called when a task begins after a time without any, so that ticks come soon.
+    """
+
+    def __init__(self, mailbox: Mailbox, config: AppConfig, wake: Callable[[], None]) -> None:
+        self.handler: Handler = mailbox.handler
+        self.places = mailbox.handler.max_in_flight or config.max_in_flight
+        self._mailbox, self._config, self._wake = mailbox, config, wake
+        self._workers: dict[_Worker, None] = {}
+        self._changed = threading.Condition()
+        self._closed = False
+        self._free_at = 0.0
+
+    def start(self) -> None:
+        """The first thread."""
+        self._free_at = time.monotonic()
+        self._grow(1)
+
+    def _grow(self, count: int) -> None:
+        for _ in range(min(count, self.places - len(self._workers))):
+            worker = _Worker()
+            name = f"dq-{self.handler.name}-{len(self._workers)}"
+            worker.thread = threading.Thread(target=self._work, args=(worker,), daemon=True, name=name)
+            self._workers[worker] = None
+            worker.thread.start()
+
+    # --- in the threads ----------------------------------------------------------------------------------------------
+
+    def _work(self, worker: _Worker) -> None:
+        mailbox, idle_since = self._mailbox, time.monotonic()
+        try:
+            while not mailbox.stopped:
+                if not mailbox.waiting:
+                    if not mailbox.refill(self._config.fetch_seconds):
+                        if len(self._workers) > 1 and time.monotonic() - idle_since > _IDLE_SECONDS:
+                            return
+                        continue
+                    self._wake()
+                self._work_off(worker)
+                idle_since = time.monotonic()
+        finally:
+            with self._changed:
+                self._workers.pop(worker, None)
+                self._changed.notify_all()
+
+    def _work_off(self, worker: _Worker) -> None:
+        """Runs what waits, until nothing does."""
+        mailbox, call, clock = self._mailbox, self.handler.call, time.monotonic
+        take, settle = mailbox.waiting.popleft, mailbox.settle
+        while not mailbox.stopped:
+            try:
+                delivery = take()
+            except IndexError:
+                return
+            worker.since, worker.delivery = clock(), delivery
+            try:
+                result = call(delivery)
+            except BaseException as error:  # SystemExit too: a task does not end the app
+                log.info("handler %s failed at task %s", self.handler.name, delivery.id, exc_info=error)
+                verdict: Verdict = failed(error)
+            else:
+                verdict = ACK if result is None else verdict_of(result)
+            if self._closed:
+                return  # the task is another's by now
+            settle(delivery, verdict)
+            worker.delivery = None
+            worker.done += 1
+
+    # --- in the thread of the app --------------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> bool:
+        """Starts more threads where all are busy; gives back what has waited for long."""
+        mailbox, busy, free = self._mailbox, False, False
+        for worker in list(self._workers):
+            busy = busy or worker.delivery is not None
+            free = free or worker.delivery is None or worker.done != worker.seen
+            worker.seen = worker.done
+        if free:
+            self._free_at = now
+        elif not mailbox.stopped and now - self._free_at >= self._config.grow_seconds:
+            self._grow(max(1, min(len(self._workers), len(mailbox.waiting))))
+            if now - self._free_at > self._config.give_back_seconds:
+                mailbox.give_back()
+        return busy
+
+    def in_flight(self) -> Sequence[InFlight]:
+        """What the threads work on."""
+        found = [(worker.delivery, worker.since) for worker in list(self._workers)]
+        return [InFlight(delivery, since) for delivery, since in found if delivery is not None]
+
+    def stop(self) -> None:
+        """The threads end after the tasks that they have in hand; the mailbox says so to them."""
+
+    def join(self, seconds: float) -> bool:
+        """Waits for the threads."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._workers, seconds)
+
+    def close(self) -> None:
+        """What still runs runs on, and is not heard any more: a thread cannot be stopped."""
+        self._closed = True

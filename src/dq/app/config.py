@@ -60,6 +60,11 @@ class AppConfig:
             else:
                 check_seconds(field.name, value, _LEAST_SECONDS.get(field.name, 0.0))
 
+    @property
+    def mailbox_share(self) -> int:
+        """One half of `mailbox` waits where the pool takes it, the other half in the engine's hand."""
+        return max(self.mailbox // 2, 1)
+
 
 _LEAST_SECONDS = {
     "reclaim_interval": 0.01,

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
-import logging
 import threading
 import time
 from collections import deque
@@ -21,10 +19,9 @@ from dq.app.config import AppConfig
 from dq.app.engine import Delivery
 from dq.app.handler import Handler
 from dq.app.mailbox import Mailbox
-from dq.app.outcomes import ACK, Verdict, failed, verdict_of
+from dq.app.outcomes import ACK, DeadLetter, Verdict, failed, verdict_of
 from dq.app.pools import InFlight
 
-log = logging.getLogger("dq")
 _TURN_SECONDS = 0.01
 """How long one asyncio task runs handlers that never wait, before it lets the rest of the loop have its turn."""
 
@@ -83,8 +80,9 @@ class LoopPool:
         self._mailbox, self._config, self._wake, self._loop = mailbox, config, wake, thread
         self._running: dict[asyncio.Task[None], InFlight | None] = {}
         self._parked: deque[asyncio.Future[None]] = deque()
-        self._called = False
-        self._closed = False
+        self._called = self._closed = False
+        self._done = self._seen = 0
+        self._free_at = 0.0
         self._room = threading.Condition()
         self._fetcher = threading.Thread(target=self._fetch, daemon=True, name=f"dq-{self.handler.name}")
 
@@ -121,12 +119,7 @@ class LoopPool:
         if len(self._running) < self.places:
             task = self._loop.loop.create_task(self._work())
             self._running[task] = None
-            task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._running.pop(task, None)
-        with self._room:
-            self._room.notify_all()
+            task.add_done_callback(self._running.pop)
 
     async def _work(self) -> None:
         """One place: works off what waits, then parks."""
@@ -138,49 +131,60 @@ class LoopPool:
             turn_ends = clock() + _TURN_SECONDS
             while mailbox.waiting and not mailbox.stopped:
                 delivery = mailbox.waiting.popleft()
-                if not self._called and mailbox.waiting:
+                if not mailbox.waiting:
+                    self._tell_fetcher()
+                elif not self._called:
                     self._called = True  # should this one have to wait, another place goes on meanwhile
                     loop.call_soon(self._next_place)
                 now = clock()
                 self._running[task] = InFlight(delivery, now)
-                await self._run(delivery)
+                await self._run(delivery, task)
                 self._running[task] = None
+                self._done += 1
                 if now > turn_ends:
                     await asyncio.sleep(0)
                     turn_ends = clock() + _TURN_SECONDS
-            with self._room:
-                self._room.notify_all()
             parked = loop.create_future()
             self._parked.append(parked)
             await parked
 
-    async def _run(self, delivery: Delivery) -> None:
+    async def _run(self, delivery: Delivery, task: asyncio.Task[None]) -> None:
         handler = self.handler
         try:
             result = handler.call(delivery)
-            if inspect.isawaitable(result):
+            if not isinstance(result, DeadLetter):  # the payload fits
                 if handler.timeout is None:
                     result = await result
                 else:
                     async with asyncio.timeout(handler.timeout):
                         result = await result
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
             if self._closed:
                 raise
-            verdict: Verdict = failed(RuntimeError("the handler was cancelled"))
+            while task.cancelling():
+                task.uncancel()  # this place goes on with others
+            verdict: Verdict = failed(error, handler.name, delivery)
         except BaseException as error:  # SystemExit too: a task does not end the app
-            log.info("handler %s failed at task %s", handler.name, delivery.id, exc_info=error)
-            verdict = failed(error)
+            verdict = failed(error, handler.name, delivery)
         else:
             verdict = ACK if result is None else verdict_of(result)
         if not self._closed:
             self._mailbox.settle_later(delivery, verdict)
 
+    def _tell_fetcher(self) -> None:
+        with self._room:
+            self._room.notify_all()
+
     # --- in the thread of the app ----------------------------------------------------------------------------------------
 
     def tick(self, now: float) -> bool:
         """Gives back what has waited for long while all places were busy."""
-        return bool(self.in_flight())
+        running = self.in_flight()
+        if self._done != self._seen or len(running) < self.places:
+            self._seen, self._free_at = self._done, now
+        elif self._mailbox.waiting and now - self._free_at > self._config.give_back_seconds:
+            self._mailbox.give_back()
+        return bool(running)
 
     def in_flight(self) -> Sequence[InFlight]:
         """What the loop works on."""
@@ -188,13 +192,7 @@ class LoopPool:
 
     def stop(self) -> None:
         """The places end after the tasks that they have in hand; the mailbox says so to them."""
-        with self._room:
-            self._room.notify_all()
-
-    def join(self, seconds: float) -> bool:
-        """Waits until no task is in flight."""
-        with self._room:
-            return self._room.wait_for(lambda: not self.in_flight(), seconds)
+        self._tell_fetcher()
 
     def close(self) -> None:
         """What still runs is cancelled with the loop, and not heard any more."""

@@ -31,9 +31,7 @@ class Mailbox:
     Attributes:
         waiting: fetched and not started. A pool may pop from the left of it; `take` does no more, and fetches when it is empty.
         stopped: whether no more work is to be begun.
-        taken_at: when (monotonic seconds) a fetch last brought something.
         failure: what a fetch raised; the app ends with it.
-        empty: whether the last fetch brought nothing.
     """
 
     def __init__(self, handler: Handler, subscription: Subscription, config: AppConfig, retrier: AckRetrier) -> None:
@@ -42,7 +40,6 @@ class Mailbox:
         self.waiting: deque[Delivery] = deque()
         self.stopped = False
         self.failure: Exception | None = None
-        self.empty = False
         self._config, self._retrier = config, retrier
         self._fetching = threading.Lock()
         self._settle = subscription.settle
@@ -74,16 +71,17 @@ class Mailbox:
     def _fetch(self, timeout: float) -> bool:
         begun = time.monotonic()
         try:
-            came = self.subscription.fetch(self._config.mailbox, timeout)
+            came = self.subscription.fetch(self._config.mailbox_share, timeout)
         except Exception as error:
             if not self.stopped:
                 self.failure = error
                 self.stopped = True
             return False
-        self.empty = not came
         if came:
             self.waiting.extend(came)
-            return True
+            if self.stopped:
+                self.give_back()  # it was stopped between the fetch and here
+            return not self.stopped
         if time.monotonic() - begun < timeout / 2 and not self.stopped:
             time.sleep(min(self._config.poll_idle_sleep, timeout))
         return False

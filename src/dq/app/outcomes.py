@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 import traceback
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final
+from typing import Final, Protocol
 
 from dq.errors import InvalidSetting
 from dq.model.outcome import Outcome
 from dq.model.shown import shown
 
+log = logging.getLogger("dq")
 _LONGEST_SECONDS = 1e9
 TRACEBACK_CHARS_MAX: Final = 8_000
 """Of a traceback that travels with a verdict: its end is kept, where the error was raised."""
+
+
+class Named(Protocol):
+    """Of a delivery, what a message about it says."""
+
+    @property
+    def id(self) -> str:
+        """Of the record."""
+
+    @property
+    def attempt(self) -> int:
+        """From 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +123,10 @@ def verdict_of(result: object) -> Verdict:
     return DeadLetter(error, error=error)
 
 
-def failed(error: BaseException) -> Retry:
-    """What is said of a handler that raised."""
+def failed(error: BaseException, handler: str, delivery: Named) -> Retry:
+    """What is said of a task whose handler raised."""
+    said = f"{type(error).__name__}: {error}"
+    log.warning("handler %s failed at task %s, attempt %d: %s", handler, delivery.id, delivery.attempt, said)
     lines = "".join(traceback.format_exception(error))
-    return Retry(error=f"{type(error).__name__}: {error}", traceback=lines[-TRACEBACK_CHARS_MAX:])
+    log.debug("%s", lines)
+    return Retry(error=said, traceback=lines[-TRACEBACK_CHARS_MAX:])

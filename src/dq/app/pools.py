@@ -57,9 +57,6 @@ class Pool(Protocol):
     def stop(self) -> None:
         """Begins no more tasks (the mailbox gives none out any more); does not wait for those in flight."""
 
-    def join(self, seconds: float) -> bool:
-        """Waits until nothing is in flight; False when something is after `seconds`."""
-
     def close(self) -> None:
         """At once: what is still in flight is left behind (threads) or ended (processes, coroutines). Its tasks are not settled
         any more. Safe twice."""

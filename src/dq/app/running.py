@@ -48,8 +48,8 @@ class Run:
     # --- from elsewhere ------------------------------------------------------------------------------------------------
 
     def stop(self, *, now: bool = False) -> None:
-        """Asks for a stop; the second time, or with `now`, at once."""
-        self._stops += 2 if now else 1
+        """Asks for a stop, in order; with `now` at once."""
+        self._stops = max(self._stops, 2 if now else 1)
         self._wakes.put(None)
 
     def wake(self) -> None:
@@ -87,15 +87,15 @@ class Run:
                 signal.signal(number, handler)
 
     def _signalled(self, number: int, frame: FrameType | None) -> None:
-        self.stop()
+        self._stops += 1
+        self._wakes.put(None)
 
     def _start(self) -> None:
         app, config = self._app, self._config
-        share = max(config.mailbox // 2, 1)  # one half waits in the mailbox, one in the engine's hand
         settings = SubscriptionSettings(
             max_attempts=config.handler_max_attempts,
             ack_grace=config.ack_grace,
-            prefetch=share,
+            prefetch=config.mailbox_share,
             reclaim_interval=config.reclaim_interval,
         )
         engine = app.engine
@@ -118,15 +118,19 @@ class Run:
         return ThreadPool(mailbox, self._config, self.wake)
 
     def _tick_until_stopped(self, burst: bool) -> None:
+        config, empty_looks = self._config, 0
         while not self._stops and not any(mailbox.failure for mailbox in self._mailboxes):
             self._sleeping = True
             now = time.monotonic()
-            busy = [pool.tick(now) for pool in self._pools]
-            if burst and not any(busy) and self._all_empty():
-                return
-            if any(busy):
-                self._sleeping = False
-            self._wait(self._config.grow_seconds if any(busy) else _BURST_LOOK_SECONDS if burst else self._config.fetch_seconds)
+            ticked = [pool.tick(now) for pool in self._pools]
+            busy = any(ticked)
+            if burst and not busy:
+                # Twice: what was published a moment ago may not have come to the sink at the first look.
+                empty_looks = empty_looks + 1 if self._all_empty() else 0
+                if empty_looks == 2:
+                    return
+            self._sleeping = not busy
+            self._wait(config.grow_seconds if busy else _BURST_LOOK_SECONDS if burst else config.fetch_seconds)
 
     def _wait(self, seconds: float) -> None:
         with contextlib.suppress(queue.Empty):
@@ -135,7 +139,7 @@ class Run:
                 self._wakes.get_nowait()
 
     def _all_empty(self) -> bool:
-        if self._retrier.waiting or any(not mailbox.empty or mailbox.waiting for mailbox in self._mailboxes):
+        if self._retrier.waiting or any(mailbox.waiting for mailbox in self._mailboxes):
             return False
         return all(mailbox.subscription.backlog() == 0 for mailbox in self._mailboxes)
 

@@ -6,7 +6,6 @@ One thread fetches, runs and settles without any hand-over, at full speed. Only 
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +17,6 @@ from dq.app.mailbox import Mailbox
 from dq.app.outcomes import ACK, Verdict, failed, verdict_of
 from dq.app.pools import InFlight
 
-log = logging.getLogger("dq")
 _IDLE_SECONDS = 10.0
 
 
@@ -48,7 +46,7 @@ class ThreadPool:
         self.places = mailbox.handler.max_in_flight or config.max_in_flight
         self._mailbox, self._config, self._wake = mailbox, config, wake
         self._workers: dict[_Worker, None] = {}
-        self._changed = threading.Condition()
+        self._ending = threading.Lock()
         self._closed = False
         self._free_at = 0.0
 
@@ -71,18 +69,19 @@ class ThreadPool:
         mailbox, idle_since = self._mailbox, time.monotonic()
         try:
             while not mailbox.stopped:
-                if not mailbox.waiting:
-                    if not mailbox.refill(self._config.fetch_seconds):
-                        if len(self._workers) > 1 and time.monotonic() - idle_since > _IDLE_SECONDS:
-                            return
-                        continue
+                if mailbox.waiting or mailbox.refill(self._config.fetch_seconds):
                     self._wake()
-                self._work_off(worker)
-                idle_since = time.monotonic()
+                    self._work_off(worker)
+                    idle_since = time.monotonic()
+                elif time.monotonic() - idle_since > _IDLE_SECONDS and self._superfluous(worker):
+                    return
         finally:
-            with self._changed:
-                self._workers.pop(worker, None)
-                self._changed.notify_all()
+            self._workers.pop(worker, None)
+
+    def _superfluous(self, worker: _Worker) -> bool:
+        """Whether this thread may end, since there are others."""
+        with self._ending:
+            return len(self._workers) > 1 and self._workers.pop(worker, 1) is None
 
     def _work_off(self, worker: _Worker) -> None:
         """Runs what waits, until nothing does."""
@@ -97,8 +96,7 @@ class ThreadPool:
             try:
                 result = call(delivery)
             except BaseException as error:  # SystemExit too: a task does not end the app
-                log.info("handler %s failed at task %s", self.handler.name, delivery.id, exc_info=error)
-                verdict: Verdict = failed(error)
+                verdict: Verdict = failed(error, self.handler.name, delivery)
             else:
                 verdict = ACK if result is None else verdict_of(result)
             if self._closed:
@@ -131,11 +129,6 @@ class ThreadPool:
 
     def stop(self) -> None:
         """The threads end after the tasks that they have in hand; the mailbox says so to them."""
-
-    def join(self, seconds: float) -> bool:
-        """Waits for the threads."""
-        with self._changed:
-            return self._changed.wait_for(lambda: not self._workers, seconds)
 
     def close(self) -> None:
         """What still runs runs on, and is not heard any more: a thread cannot be stopped."""

@@ -49,6 +49,7 @@ LATE_IMPORTS = {
     "application.py": "an app that was given another engine imports nothing of dq's own",
     "backend.py": "asyncio takes as long as the rest of a broker, and few streams are kept by a class that needs it",
     "main.py": "every process that the manager spawns imports this module again",
+    "output.py": "rich takes as long as all the rest of a command, and a pipe needs none of it",
 }
 
 

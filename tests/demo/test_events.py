@@ -65,5 +65,5 @@ def test_ctrl_c_ends_it_on_a_terminal_with_colours(broker, name) -> None:
 
 
 def test_without_a_broker_it_says_how_to_start_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["events", str(tmp_path)]) == 1
+    assert run(["events", str(tmp_path)]) == 69
     assert "serve" in capsys.readouterr().err

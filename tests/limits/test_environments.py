@@ -228,7 +228,7 @@ def test_another_user_on_the_same_directory_is_refused(tmp_path, entered):
             path.chmod(modes[path] | 0o055)
         if entered:
             root.chmod(0o755)
-        code = f"import sys, os; sys.path[:0] = {sys.path!r}\nimport dq, dq.cli.commands\n{AS_NOBODY}"
+        code = f"import sys, os; sys.path[:0] = {sys.path!r}\nimport dq, dq.cli.commands, dq.cli.serve, locale\n{AS_NOBODY}"
         done = subprocess.run([sys.executable, "-c", code, str(root)], capture_output=True, text=True, timeout=30, check=False)
     finally:
         for path, mode in modes.items():

@@ -1,58 +1,109 @@
-"""The commands by name, and how their errors end: one line on standard error and an exit code, never a traceback."""
+"""The commands by name, and how their errors end: one line on standard error and an exit code, never a traceback.
+
+A command's module is imported when it is asked for: `dq --help` is to be there at once, so what it says of each stands here.
+"""
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
-from collections.abc import Callable
+from typing import Any, Final, NamedTuple
 
-from dq.broker.life import exit_code_of
-from dq.cli import demo, events, repair, serve, verify
+import click
+
 from dq.cli.exits import Exit
-from dq.errors import BrokerRunning, DqError, InUse, InvalidSetting, LogError
+from dq.cli.failures import code_of
+from dq.cli.output import remark
+from dq.errors import DqError
+from dq.model.names import near_names
 
-Command = Callable[[list[str]], int]
-COMMANDS: dict[str, Command] = {
-    "demo": demo.run,
-    "events": events.run,
-    "repair": repair.run,
-    "serve": serve.run,
-    "verify": verify.run,
+
+class Entry(NamedTuple):
+    """A command: the module that has it as `command`, what it does in a line, under which heading it is listed."""
+
+    module: str
+    says: str
+    heading: str
+
+
+_RUN, _DATA, _WATCH, _MEND = "Run", "Publish, consume, look", "Watch", "Mend"
+COMMANDS: Final[dict[str, Entry]] = {
+    "demo": Entry("demo", "Show the whole loop on real input: publishers, consumers, two of them killed.", _RUN),
+    "serve": Entry("serve", "Run a broker in the foreground.", _RUN),
+    "status": Entry("status", "Say whether a broker runs, and what there is.", _RUN),
+    "publish": Entry("publish", "Publish records: an argument, or a line of standard input each.", _DATA),
+    "consume": Entry("consume", "Consume a sink: print each task, or run a command for it.", _DATA),
+    "tail": Entry("tail", "Read a stream's records, and follow it.", _DATA),
+    "streams": Entry("streams", "List the streams.", _WATCH),
+    "sinks": Entry("sinks", "List the sinks.", _WATCH),
+    "events": Entry("events", "Show the envelopes that pass the broker's processes.", _WATCH),
+    "verify": Entry("verify", "Check every log of a data directory, and change nothing.", _MEND),
+    "repair": Entry("repair", "Mend a damaged log, or save what can be read of it.", _MEND),
 }
 
 
-def run(arguments: list[str]) -> int:
+class Commands(click.Group):
+    """The group of all commands, each imported when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All names, as they are listed."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """One of them, or None."""
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        command: click.Command = importlib.import_module(f"dq.cli.{entry.module}").command
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does it, and names the near ones of what there is not."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            known = f"known are {', '.join(sorted(COMMANDS))}"
+            ctx.fail(f"there is no command {args[0]!r}; {near_names(args[0], COMMANDS, 'commands')} ({known})")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Lists them under their headings."""
+        for heading in dict.fromkeys(entry.heading for entry in COMMANDS.values()):
+            with formatter.section(heading):
+                formatter.write_dl([(name, entry.says) for name, entry in COMMANDS.items() if entry.heading == heading])
+
+
+@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def dq() -> None:
+    """A durable queue and record stream for the processes of one host."""
+
+
+def run(arguments: list[str], program: str = "python -m dq.main") -> int:
     """Runs a command; without one, the demonstration. Returns the exit code."""
-    command: Command = demo.run
-    rest = arguments
-    if arguments and not arguments[0].startswith("-"):
-        name, rest = arguments[0], arguments[1:]
-        if name not in COMMANDS:
-            return _fail(f"there is no command {name!r}; known are {', '.join(sorted(COMMANDS))}", Exit.USAGE)
-        command = COMMANDS[name]
+    if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
+        arguments = ["demo", *arguments]
     try:
-        return command(rest)
-    except KeyboardInterrupt:
+        with dq.make_context(program, arguments) as context:
+            return int(dq.invoke(context) or 0)
+    except click.exceptions.Exit as ended:
+        return ended.exit_code
+    except click.UsageError as error:
+        where = error.ctx.command_path if error.ctx is not None else program
+        return _fail(f"{error.format_message()} (`{where} --help` shows what there is)", Exit.USAGE)
+    except click.ClickException as error:
+        return _fail(error.format_message(), Exit.FAILED)
+    except (KeyboardInterrupt, click.Abort):
         return _fail("stopped by Ctrl-C", Exit.INTERRUPTED)
     except BrokenPipeError:
         # Whoever read the output has left, as `head` does. What is still to be written at the end would fail once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.BROKEN_PIPE
     except DqError as error:
-        return _fail(str(error), _code_of(error))
+        return _fail(str(error), code_of(error))
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        return _fail(f"{where}{error.strerror or error}", Exit.FAILED)
+        return _fail(f"{where}{error.strerror or error}", code_of(error))
 
 
-def _code_of(error: DqError) -> Exit:
-    if isinstance(error, (BrokerRunning, InUse)):
-        return Exit.IN_USE
-    if isinstance(error, LogError):
-        return Exit(exit_code_of(error))
-    return Exit.USAGE if isinstance(error, InvalidSetting) else Exit.FAILED
-
-
-def _fail(reason: str, code: Exit) -> int:
-    print(f"dq: {reason}", file=sys.stderr)
+def _fail(reason: Any, code: Exit) -> int:
+    remark(str(reason))
     return code

@@ -1,53 +1,46 @@
-"""`python -m dq.main events [DIR]`: the envelopes that pass the broker's processes, live: types and sizes, no payload."""
+"""`dq events [DIR]`: the envelopes that pass the broker's processes, live: types and sizes, no payload."""
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from dataclasses import asdict
 from datetime import datetime
+from pathlib import Path
 
+import click
 import orjson
 
-from dq.cli.arguments import Parser, whole_number
 from dq.cli.exits import Exit
-from dq.client.place import root_of
+from dq.cli.options import as_json, directory, examples
+from dq.cli.output import one_line, styled
 from dq.client.watcher import PROCESSES, Seen, Watcher
 
 _SECONDS = 1.0
-_COUNT_MAX = 1_000_000_000
 _BOLD, _DIM, _PLAIN = "\x1b[1m", "\x1b[2m", "\x1b[0m"
-_EPILOG = """\
-Each line is an envelope, as one of the three processes reads (<-) or writes (->) it: when, which process, who is at the other
-end, its type and owner, where it belongs, how long its line is and what follows it. Payloads are never shown. Who reads too
-slowly misses some, which is counted and shown; the broker waits for nobody. It ends with 1 when the broker ends.
-"""
 
 
-def run(arguments: list[str]) -> int:
-    """Shows them; returns how it ended."""
-    parser = Parser(
-        prog="python -m dq.main events", description="Shows the envelopes that pass the processes of a broker.", epilog=_EPILOG
-    )
-    parser.add_argument(
-        "directory", nargs="?", metavar="DIR", help="the data directory (default: $DQ_DIR, else queue_data, looked for upwards)"
-    )
-    parser.add_argument("-f", "--follow", action="store_true", help="go on until Ctrl-C (default: what passes in a second)")
-    parser.add_argument(
-        "-n", "--count", type=whole_number(1, _COUNT_MAX), metavar="COUNT", help="end after so many, however long that takes"
-    )
-    parser.add_argument("--json", action="store_true", help="print a JSON object a line")
-    given = parser.parse_args(arguments)
-    with Watcher(root_of(given.directory)) as watcher:
-        view = _View(watcher, as_json=given.json)
-        until = None if given.follow or given.count else time.monotonic() + _SECONDS
-        while given.count is None or view.shown < given.count:
+@click.command(epilog=examples("dq events", "dq events -f", "dq events --json -n 100 | jq .kind"))
+@directory
+@click.option("-f", "--follow", is_flag=True, help="Go on until Ctrl-C (default: what passes in a second).")
+@click.option("-n", "--count", type=click.IntRange(1), metavar="COUNT", help="End after so many, however long that takes.")
+@as_json
+def command(root: Path, follow: bool, count: int | None, as_json: bool) -> int:
+    """Shows the envelopes that pass the processes of a broker, live; payloads are never shown.
+
+    Each line is an envelope, as one of the three processes reads (<-) or writes (->) it: when, which process, who is at the
+    other end, its type and owner, where it belongs, how long its line is and what follows it. Who reads too slowly misses some,
+    which is counted and shown; the broker waits for nobody. It ends with 1 when the broker ends.
+    """
+    with Watcher(root) as watcher:
+        view = _View(watcher, as_json=as_json)
+        until = None if follow or count else time.monotonic() + _SECONDS
+        while count is None or view.shown < count:
             left = None if until is None else until - time.monotonic()
             if left is not None and left <= 0:
                 break
             seen = watcher.take(left)
-            view.show(seen if given.count is None else seen[: given.count - view.shown])
+            view.show(seen if count is None else seen[: count - view.shown])
     return Exit.WELL
 
 
@@ -56,8 +49,7 @@ class _View:
 
     def __init__(self, watcher: Watcher, *, as_json: bool) -> None:
         self._watcher, self._as_json = watcher, as_json
-        coloured = sys.stdout.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
-        self._bold, self._dim, self._plain = (_BOLD, _DIM, _PLAIN) if coloured else ("", "", "")
+        self._bold, self._dim, self._plain = (_BOLD, _DIM, _PLAIN) if styled() else ("", "", "")
         self._missed = self.shown = 0
 
     def show(self, seen: list[Seen]) -> None:
@@ -81,9 +73,9 @@ class _View:
         clock = datetime.fromtimestamp(seen.at).strftime("%H:%M:%S.%f")
         arrow = "<-" if seen.direction == "in" else "->"
         inside = seen.peer.lower() in PROCESSES  # else a client is at the other end
-        end = _name(seen.peer.lower()) if inside else seen.client or "a client"
+        end = _name(seen.peer.lower()) if inside else one_line(seen.client or "a client")
         fields = {"client": seen.client, **seen.fields} if inside and seen.client else seen.fields
-        where = "".join(f" {name}={value}" for name, value in fields.items())
+        where = "".join(f" {name}={one_line(value)}" for name, value in fields.items())
         size = f"{seen.bytes}+{seen.body} bytes"
         return (
             f"{self._dim}{clock}{self._plain} {_name(seen.process):16} {arrow} {end:16} "

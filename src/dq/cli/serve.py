@@ -1,26 +1,24 @@
-"""`python -m dq.main serve [DIR]`: a broker in the foreground."""
+"""`dq serve [DIR]`: a broker in the foreground."""
 
 from __future__ import annotations
 
 import logging
 import os
 import sys
+from pathlib import Path
+
+import click
 
 from dq.broker.life import open_missing_streams
 from dq.broker.manager import Manager
-from dq.cli.arguments import Parser
 from dq.cli.exits import Exit
-from dq.client.place import root_of
+from dq.cli.options import directory, examples
 
 
-def run(arguments: list[str]) -> int:
-    """Serves until Ctrl-C or SIGTERM; returns how it ended."""
-    parser = Parser(prog="python -m dq.main serve", description="Runs the broker of a data directory in the foreground.")
-    parser.add_argument(
-        "directory", nargs="?", metavar="DIR", help="the data directory (default: $DQ_DIR, else queue_data, looked for upwards)"
-    )
-    given = parser.parse_args(arguments)
-    root = root_of(given.directory)
+@click.command(epilog=examples("dq serve", "dq serve /var/lib/mails"))
+@directory
+def command(root: Path) -> int:
+    """Runs the broker of a data directory in the foreground, until Ctrl-C or SIGTERM."""
     open_missing_streams()
     logging.basicConfig(level=logging.INFO, format="dq %(process)d %(levelname)s %(message)s")
     manager = Manager(root, logging.INFO)

@@ -1,35 +1,28 @@
-"""`python -m dq.main verify [DIR]`: checks every log of a data directory and changes nothing."""
+"""`dq verify [DIR]`: checks every log of a data directory and changes nothing."""
 
 from __future__ import annotations
 
-import orjson
+from pathlib import Path
 
-from dq.cli.arguments import Parser
+import click
+
 from dq.cli.exits import Exit
-from dq.client.place import root_of
+from dq.cli.options import as_json, directory, examples
+from dq.cli.output import json_line
 from dq.mend.verify import LogCheck, Verification, verify
 
-_EPILOG = "It exits with 0 if all logs can be opened (a torn end is none the worse), with 65 if one is damaged or newer."
 
+@click.command(epilog=examples("dq verify", "dq verify queue_data --json | jq .logs"))
+@directory
+@as_json
+def command(root: Path, as_json: bool) -> int:
+    """Reads every log of a data directory, or of an embedded queue, as a start of the broker would, and changes nothing.
 
-def run(arguments: list[str]) -> int:
-    """Prints what was found; returns how it ended."""
-    parser = Parser(
-        prog="python -m dq.main verify",
-        description="Reads every log of a data directory as a start of the broker would, and changes nothing.",
-        epilog=_EPILOG,
-    )
-    parser.add_argument(
-        "directory",
-        nargs="?",
-        metavar="DIR",
-        help="the data directory, or an embedded queue's (default: $DQ_DIR, else queue_data, looked for)",
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    given = parser.parse_args(arguments)
-    found = verify(root_of(given.directory))
-    if given.json:
-        print(orjson.dumps(found.to_dict()).decode())
+    It exits with 0 if all logs can be opened (a torn end is none the worse), with 65 if one is damaged or newer.
+    """
+    found = verify(root)
+    if as_json:
+        json_line(found.to_dict())
     else:
         print_found(found)
     return Exit.DAMAGED if found.faults else Exit.WELL

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -13,6 +14,9 @@ import click
 from dq.client.place import root_of
 
 F = TypeVar("F", bound=Callable[..., Any])
+_PLACES = {
+    "oldest": "oldest", "earliest": "oldest", "beginning": "oldest", "newest": "newest", "latest": "newest", "end": "newest",
+}  # fmt: skip
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3_600.0, "d": 86_400.0, "w": 604_800.0}
 _SPAN = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|min|m|h|d|w)?")
 
@@ -87,6 +91,29 @@ def start_broker(function: F) -> F:
     return click.option(
         "--start", "start_broker", is_flag=True, help="Start a broker if none runs; it leaves 10 s after its last client."
     )(function)
+
+
+def place_of(text: str) -> str | timedelta | datetime:
+    """What a user calls a place in a stream: a word, an id or a position as it is, else a moment that lies back."""
+    if text in _PLACES:
+        return _PLACES[text]
+    if "/" in text or "=" in text:
+        return text
+    return Moment().convert(text, None, None)
+
+
+def confirmed(what: str, *, yes: bool) -> None:
+    """Asks on a terminal whether to do what cannot be undone; without one it must have been said.
+
+    Raises:
+        click.UsageError: nobody can be asked. click.ClickException: it is not to be done.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"this would {what}: say --yes")
+    if not click.confirm(f"This would {what}. Go on?", err=True):
+        raise click.ClickException("nothing was done")
 
 
 def examples(*lines: str) -> str:

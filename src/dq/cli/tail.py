@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
-from datetime import datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import click
 
 from dq.cli.exits import Exit
-from dq.cli.options import Moment, as_json, data, examples
+from dq.cli.options import as_json, data, examples, place_of
 from dq.cli.records import FORMAT_HELP, for_people, printer
 from dq.client.reader import Reader
 from dq.model.record import Record
@@ -72,7 +71,7 @@ def _records(
 ) -> Iterator[Record]:
     options: dict[str, Any] = {"topic": topic}
     if start is not None:
-        with Reader(root, *streams, start=_start(start), follow=follow, **options) as reader:
+        with Reader(root, *streams, start=place_of(start), follow=follow, **options) as reader:
             yield from reader if count is None else islice(reader, count)
         return
     with Reader(root, *streams, start="newest", **options) as reader:
@@ -101,12 +100,3 @@ def _before(position: str, count: int) -> str:
     """The position with each bucket so many records earlier."""
     offsets = parse_start(position).offsets
     return ";".join(f"{name}=" + ",".join(str(max(each - count, 0)) for each in ends) for name, ends in offsets.items())
-
-
-def _start(text: str) -> str | timedelta | datetime:
-    """What `--from` says: a word, an id or a position as it is, else a moment that lies back."""
-    if text in ("oldest", "newest", "earliest", "latest", "beginning", "end"):
-        return {"earliest": "oldest", "beginning": "oldest", "latest": "newest", "end": "newest"}.get(text, text)
-    if "/" in text or "=" in text:
-        return text
-    return Moment().convert(text, None, None)

@@ -79,6 +79,8 @@ class Limits:
     """Default size of a batch: 105 KB of 210-byte records, where the cost of a batch is spread thin already."""
     in_flight_batches: int = 16
     """Batches a publisher sends ahead of their answers, for each bucket: it hides a sync behind 8,000 records."""
+    in_flight_once: int = 256
+    """Records with a key for `once` a publisher sends ahead of their answers, for each bucket: each is a batch of its own."""
     waiting_bytes_max: int = 64 * MIB
     """What `submit()` lets wait before it blocks."""
     publish_timeout_seconds: float = 10.0

@@ -136,7 +136,7 @@ def test_who_looks_for_a_reader_while_publish_many_still_reads_does_not_wait_for
     def slowly(timeout):
         if threading.current_thread().name == "many_0":
             reading.set()
-            until(lambda: answered.is_set() or (publisher._ready().watched and link.sleeping))
+            until(lambda: answered.is_set() or (publisher._batcher.watched and link.sleeping))
         return read_one(timeout)
 
     def items():
@@ -166,7 +166,7 @@ def test_what_waits_is_bounded(broker, name, monkeypatch):
     """`submit()` blocks while too much waits, and goes on by itself."""
     with Publisher(broker, name) as publisher:
         blocks = [publisher.submit("x" * 1_000_000) for _ in range(100)]  # 100 MB through a limit of 64 MiB
-        assert publisher._ready().waiting_bytes <= 66 * 1024 * 1024
+        assert publisher._batcher.waiting_bytes <= 66 * 1024 * 1024
         assert [block.result(20).id for block in blocks] == [f"{name}/0/{n}" for n in range(100)]
 
 

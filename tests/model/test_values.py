@@ -117,4 +117,4 @@ def test_an_outcome_is_its_word():
 
 
 def test_a_task_in_needs_a_payload_alone():
-    assert TaskIn(1) == (1, None, None, "", None)
+    assert TaskIn(1) == (1, None, None, "", None, None, None, 0, None)

@@ -6,7 +6,7 @@ import logging
 import os
 import re
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -49,11 +49,18 @@ class Broker(Face[SyncBroker]):
         topic: str | None = None,
         name: str = "",
         headers: Mapping[str, str] | None = None,
+        delay: float | timedelta | datetime | None = None,
+        once: str | None = None,
+        priority: int = 0,
+        expires: float | timedelta | datetime | None = None,
         timeout: float = LIMITS.publish_timeout_seconds,
     ) -> Receipt:
         """Publishes one record to a stream and returns once it is committed. For many a `Publisher` is faster."""
-        publish = partial(self._it.publish, stream, payload, key=key, topic=topic, name=name, headers=headers, timeout=timeout)
-        return await in_thread(publish)
+        options: dict[str, Any] = {
+            "key": key, "topic": topic, "name": name, "headers": headers, "delay": delay, "once": once, "priority": priority,
+            "expires": expires, "timeout": timeout,
+        }  # fmt: skip
+        return await in_thread(partial(self._it.publish, stream, payload, **options))
 
     async def stream(self, name: str, **settings: Any) -> Stream:
         """Makes a stream, or finds it; see `dq.Broker.stream`."""

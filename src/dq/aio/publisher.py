@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,7 @@ from dq.client.drafts import Draft, DraftFuture
 from dq.client.flight import Flight, Key
 from dq.client.place import Place, root_of
 from dq.client.publisher import Publisher as SyncPublisher
+from dq.client.ways import PLAIN_PRIORITY, Way
 from dq.config import LIMITS
 from dq.errors import DqError, PublishTimeout
 from dq.model.receipt import Receipt, Receipts, StoredRange
@@ -24,7 +25,7 @@ from dq.model.receipt import Receipt, Receipts, StoredRange
 # twice that at the least.
 DIRECT_BYTES = 64 * 1024
 _CHUNK_BATCHES = 4
-_Later = tuple[bytes, str | None, str | None, bool, "asyncio.Future[Receipt]"]
+_Later = tuple[bytes, str | None, str | None, Way | None, bool, "asyncio.Future[Receipt]"]
 
 
 class Publisher(Face[SyncPublisher]):
@@ -65,6 +66,10 @@ class Publisher(Face[SyncPublisher]):
         topic: str | None = None,
         name: str = "",
         headers: Mapping[str, str] | None = None,
+        delay: float | timedelta | datetime | None = None,
+        once: str | None = None,
+        priority: int = 0,
+        expires: float | timedelta | datetime | None = None,
         timeout: float = LIMITS.publish_timeout_seconds,
     ) -> Receipt:
         """Publishes one record and returns once it is committed; see `dq.Publisher.publish`.
@@ -72,7 +77,10 @@ class Publisher(Face[SyncPublisher]):
         Raises:
             As that. The `.future` of a PublishTimeout is one of asyncio's.
         """
-        future = self._begin(payload, key, topic, name, headers, urgent=True)
+        way = None
+        if delay is not None or once is not None or expires is not None or priority is not PLAIN_PRIORITY:
+            way = self._it.way(delay, once, priority, expires)
+        future = self._begin(payload, key, topic, name, headers, way, urgent=True)
         done, _ = await asyncio.wait((future,), timeout=timeout)
         if not done:
             error = PublishTimeout(
@@ -91,6 +99,10 @@ class Publisher(Face[SyncPublisher]):
         topic: str | None = None,
         name: str = "",
         headers: Mapping[str, str] | None = None,
+        delay: float | timedelta | datetime | None = None,
+        once: str | None = None,
+        priority: int = 0,
+        expires: float | timedelta | datetime | None = None,
     ) -> asyncio.Future[Receipt]:
         """Hands in one record and returns at once what can be awaited for its receipt.
 
@@ -98,9 +110,12 @@ class Publisher(Face[SyncPublisher]):
         for the broker by itself.
 
         Raises:
-            InvalidPayload, RecordTooLarge: nothing was sent.
+            InvalidPayload, InvalidSetting, RecordTooLarge: nothing was sent.
         """
-        return self._begin(payload, key, topic, name, headers, urgent=not self._lingers)
+        way = None
+        if delay is not None or once is not None or expires is not None or priority is not PLAIN_PRIORITY:
+            way = self._it.way(delay, once, priority, expires)
+        return self._begin(payload, key, topic, name, headers, way, urgent=not self._lingers)
 
     async def publish_many(self, items: Iterable[Any] | AsyncIterable[Any], *, key: Key = None) -> Receipts:
         """Publishes many records, pipelined, and returns once all are committed; see `dq.Publisher.publish_many`.
@@ -162,18 +177,20 @@ class Publisher(Face[SyncPublisher]):
         topic: str | None,
         name: str,
         headers: Mapping[str, str] | None,
+        way: Way | None,
         *,
         urgent: bool,
     ) -> asyncio.Future[Receipt]:
         publisher = self._it
-        line = publisher.line_of(payload, key, topic, name, headers)
+        line = publisher.line_of(payload, key, topic, name, headers, way)
         future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
-        if self._later or self._sender is not None or publisher.waiting_bytes + len(line) > DIRECT_BYTES:
-            self._later.append((line, key, topic, urgent, future))
+        full = publisher.waiting_bytes + len(line) > DIRECT_BYTES
+        if self._later or self._sender is not None or full or not publisher.takes_at_once(way):
+            self._later.append((line, key, topic, way, urgent, future))
             if self._sender is None:
                 self._sender = asyncio.create_task(self._send_later())
         else:
-            self._note(*publisher.begin(line, key, topic, urgent=urgent), future)
+            self._note(*publisher.begin(line, key, topic, way, urgent=urgent), future)
         return future
 
     async def _send_later(self) -> None:
@@ -233,9 +250,9 @@ def _set(answered: asyncio.Future[None]) -> None:
 
 
 def _begun(publisher: SyncPublisher, later: _Later) -> tuple[Draft, int] | DqError:
-    line, key, topic, urgent, _ = later
+    line, key, topic, way, urgent, _ = later
     try:
-        return publisher.begin(line, key, topic, urgent=urgent)
+        return publisher.begin(line, key, topic, way, urgent=urgent)
     except DqError as error:
         return error
 

@@ -44,11 +44,18 @@ class Stream:
         *,
         key: str | None = None,
         headers: Mapping[str, str] | None = None,
+        delay: float | timedelta | datetime | None = None,
+        once: str | None = None,
+        priority: int = 0,
+        expires: float | timedelta | datetime | None = None,
         only_if_exists: bool = False,
         timeout: float = LIMITS.publish_timeout_seconds,
     ) -> str | None:
         """Adds one record and returns its id once it is committed; see `dq.Stream.add`."""
-        options: dict[str, Any] = {"key": key, "headers": headers, "only_if_exists": only_if_exists, "timeout": timeout}
+        options: dict[str, Any] = {
+            "key": key, "headers": headers, "delay": delay, "once": once, "priority": priority, "expires": expires,
+            "only_if_exists": only_if_exists, "timeout": timeout,
+        }  # fmt: skip
         return await in_thread(partial(self._it.add, name, payload, topic, **options))
 
     def topic(self, topic: str) -> Topic:
@@ -101,13 +108,19 @@ class Topic:
         *,
         key: str | None = None,
         headers: Mapping[str, str] | None = None,
+        delay: float | timedelta | datetime | None = None,
+        once: str | None = None,
+        priority: int = 0,
+        expires: float | timedelta | datetime | None = None,
         only_if_exists: bool = False,
         timeout: float = LIMITS.publish_timeout_seconds,
     ) -> str | None:
         """As `Stream.add`, with this topic."""
-        return await self.stream.add(
-            name, payload, self.name, key=key, headers=headers, only_if_exists=only_if_exists, timeout=timeout
-        )
+        options: dict[str, Any] = {
+            "key": key, "headers": headers, "delay": delay, "once": once, "priority": priority, "expires": expires,
+            "only_if_exists": only_if_exists, "timeout": timeout,
+        }  # fmt: skip
+        return await self.stream.add(name, payload, self.name, **options)
 
     def __repr__(self) -> str:
         return f"<aio {self._it!r}>"

@@ -3,6 +3,11 @@
 Per bucket, batches are numbered from 0 and sent in order, up to `in_flight_batches` ahead of their answers; they are
 answered in order. A batch that was refused leaves a gap in the numbers, so all that were sent behind it are refused too
 (`doomed`), and the number is used again.
+
+A record with a key for `once` is a batch of its own, and has no such number: by its key the broker knows whether it has it. It
+keeps its place among the batches of its bucket, is answered in any order, and where it is refused nothing else is.
+
+A stream with priorities has a lane of buckets for each: bucket `priority * buckets + b`.
 """
 
 from __future__ import annotations
@@ -13,6 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import cast
 
 from dq.client.drafts import Draft
+from dq.client.ways import Way
 from dq.config import LIMITS
 from dq.core.buckets import BucketRouter
 from dq.errors import DqError, LogError, OutcomeUnknown, SyncFailed
@@ -26,13 +32,20 @@ Settled = tuple[Draft, "StoredRange | DqError"]
 class Lane:
     """One bucket of the stream, as its publisher sees it."""
 
-    __slots__ = ("draft", "in_flight", "next_sequence", "waiting")
+    __slots__ = ("draft", "in_flight", "next_sequence", "once", "waiting")
 
     def __init__(self) -> None:
         self.draft: Draft | None = None
         self.waiting: deque[Draft] = deque()
         self.in_flight: deque[Draft] = deque()
+        self.once: dict[int, Draft] = {}
         self.next_sequence = 0
+
+    def sent(self) -> list[Draft]:
+        """What is under way, in the order in which it was sent."""
+        if not self.once:
+            return list(self.in_flight)
+        return sorted((*self.in_flight, *self.once.values()), key=lambda draft: draft.turn)
 
 
 class Batcher:
@@ -40,11 +53,12 @@ class Batcher:
 
     Args:
         stream: its name, for receipts.
-        buckets: of the stream.
+        buckets: of the stream, for each of its priorities.
         batch_size: records of a full batch.
         linger: seconds for which a batch waits for more records; 0: as soon as the one before it was answered.
         send: writes one frame; returns False where there is no connection.
         nudge: called when somebody begins to wait for an outcome that another thread is to read.
+        priorities: of the stream.
     """
 
     def __init__(
@@ -57,13 +71,17 @@ class Batcher:
         start: int,
         send: Send,
         nudge: Callable[[], None] | None = None,
+        priorities: int = 1,
     ) -> None:
+        self.buckets, self.priorities = buckets, priorities
         self.stream, self.durability, self._batch_size, self._linger = stream, durability, batch_size, linger
         self._send, self._nudge = send, nudge
         self.lock = threading.RLock()
-        self.lanes = [Lane() for _ in range(buckets)]
-        self.router = BucketRouter(buckets, start)
-        self._keyless = self.router.next()
+        self.lanes = [Lane() for _ in range(buckets * priorities)]
+        self._routers = [BucketRouter(buckets, start) for _ in range(priorities)]
+        self._keyless = [priority * buckets + router.next() for priority, router in enumerate(self._routers)]
+        self._once: dict[int, Draft] = {}
+        self._next_once = self._turn = 0
         self.in_flight = 0
         self.waiting_bytes = 0
         self.space = threading.Condition(self.lock)
@@ -71,9 +89,18 @@ class Batcher:
 
     # --- in --------------------------------------------------------------------------------------------------------
 
-    def add(self, line: bytes, key: str | None, topic: str | None, *, urgent: bool, now: float) -> tuple[Draft, int]:
+    def add(
+        self, line: bytes, key: str | None, topic: str | None, *, urgent: bool, now: float, way: Way | None = None
+    ) -> tuple[Draft, int]:
         """Takes one record; returns its batch and its place in it. An urgent one does not linger: somebody waits for it."""
-        bucket = self._keyless if key is None else self.router.of(key)
+        if way is None:
+            bucket = self._keyless[0] if key is None else self._routers[0].of(key)
+        elif way.once is None:
+            bucket = self.bucket_of(key, way.priority)
+        else:
+            alone = self.draft_once(line, key, topic, way)
+            self.add_draft(alone)
+            return alone, 0
         lane = self.lanes[bucket]
         draft = lane.draft
         if draft is not None and len(draft.lines) + len(line) > LIMITS.batch_bytes_max:
@@ -86,6 +113,8 @@ class Batcher:
         if topic is not None:
             draft.topics.add(topic)
             draft.labelled += 1
+        if way is not None and way.expires is not None:
+            draft.note_expiry(way.expires)
         place = draft.count
         draft.count = place + 1
         self.waiting_bytes += len(line)
@@ -106,18 +135,37 @@ class Batcher:
         self.waiting_bytes += len(draft.lines)
         self.send_waiting(lane)
 
-    def next_keyless(self) -> int:
+    def draft_once(self, line: bytes, key: str | None, topic: str | None, way: Way) -> Draft:
+        """The batch of a record that is stored once."""
+        draft = Draft(self.next_keyless(way.priority) if key is None else self.bucket_of(key, way.priority), self.durability)
+        draft.lines += line
+        draft.count, draft.once, draft.urgent = 1, way.once, True
+        if topic is not None:
+            draft.topics.add(topic)
+            draft.labelled = 1
+        if way.expires is not None:
+            draft.note_expiry(way.expires)
+        return draft
+
+    def bucket_of(self, key: str | None, priority: int = 0) -> int:
+        """The bucket of a key, or the one whose turn it is."""
+        if key is None:
+            return self._keyless[priority]
+        return priority * self.buckets + self._routers[priority].of(key)
+
+    def next_keyless(self, priority: int = 0) -> int:
         """The bucket for the next batch of records without a key."""
-        self._keyless = self.router.next()
-        return self._keyless
+        bucket = self._keyless[priority] = priority * self.buckets + self._routers[priority].next()
+        return bucket
 
     def seal(self, lane: Lane) -> None:
         """Ends the batch that is being filled."""
         if lane.draft is not None:
             draft, lane.draft = lane.draft, None
             lane.waiting.append(draft)
-            if draft.bucket == self._keyless:
-                self.next_keyless()
+            priority = draft.bucket // self.buckets
+            if draft.bucket == self._keyless[priority]:
+                self.next_keyless(priority)
             self.send_waiting(lane)
 
     def push(self, lane: Lane) -> None:
@@ -147,10 +195,19 @@ class Batcher:
     def send_waiting(self, lane: Lane) -> None:
         """Sends full batches as far as the window is open."""
         while lane.waiting and len(lane.in_flight) < LIMITS.in_flight_batches:
+            if lane.waiting[0].once is not None and len(lane.once) >= LIMITS.in_flight_once:
+                return
             draft = lane.waiting.popleft()
-            draft.sequence = lane.next_sequence
-            lane.next_sequence += 1
-            lane.in_flight.append(draft)
+            if draft.once is None:
+                draft.sequence = lane.next_sequence
+                lane.next_sequence += 1
+                lane.in_flight.append(draft)
+            else:
+                draft.sequence = self._next_once
+                self._next_once += 1
+                lane.once[draft.sequence] = self._once[draft.sequence] = draft
+            draft.turn = self._turn
+            self._turn += 1
             self.in_flight += 1
             self._write(draft, again=False)
 
@@ -163,6 +220,9 @@ class Batcher:
         if draft.topics:
             unlabelled = [""] if draft.labelled < draft.count else []
             fields["topics"] = (unlabelled + sorted(draft.topics))[: LIMITS.batch_topics_max + 1]
+        about = draft.about()
+        if about is not None:
+            fields["about"] = about
         self._send(Event(EventType.WRITE, EventOwner.PUBLISHER, fields).line(), draft.lines)
 
     def resend(self) -> list[Settled]:
@@ -180,7 +240,7 @@ class Batcher:
                 self.in_flight -= 1
                 self._forget(draft)
                 refused.append((draft, cast("DqError", draft.doomed)))
-            for draft in lane.in_flight:
+            for draft in lane.sent():
                 self._write(draft, again=True)
             self.send_waiting(lane)
         return refused
@@ -190,9 +250,11 @@ class Batcher:
         for lane in self.lanes:
             for draft in lane.in_flight:
                 draft.doomed = None
-            lane.waiting.extendleft(reversed(lane.in_flight))
+            lane.waiting.extendleft(reversed(lane.sent()))
             lane.in_flight.clear()
+            lane.once.clear()
             lane.next_sequence = 0
+        self._once.clear()
         self.in_flight = 0
 
     def window_full(self, bucket: int) -> bool:
@@ -223,6 +285,22 @@ class Batcher:
                 later.doomed = error
         return self._finish(draft, error)
 
+    def once_stored(self, sequence: int, bucket: int, first: int) -> Settled | None:
+        """A record with a key for `once` stands there, since now or before; what is returned is settled without the lock."""
+        return self._finish_once(sequence, StoredRange(self.stream, bucket, first, 1))
+
+    def once_refused(self, sequence: int, error: DqError) -> Settled | None:
+        """Such a record was not stored; what is returned is to be settled without the lock."""
+        return None if isinstance(error, SyncFailed) else self._finish_once(sequence, error)
+
+    def _finish_once(self, sequence: int, outcome: StoredRange | DqError) -> Settled | None:
+        draft = self._once.pop(sequence, None)
+        if draft is None:
+            return None
+        lane = self.lanes[draft.bucket]
+        del lane.once[sequence]
+        return self._finished(lane, draft, outcome)
+
     def _awaited(self, bucket: int, sequence: int) -> Draft | None:
         """Answers come in the order of the batches; one that does not fit is of a connection that is gone."""
         if bucket < len(self.lanes):
@@ -234,6 +312,9 @@ class Batcher:
     def _finish(self, draft: Draft, outcome: StoredRange | DqError) -> Settled:
         lane = self.lanes[draft.bucket]
         lane.in_flight.popleft()
+        return self._finished(lane, draft, outcome)
+
+    def _finished(self, lane: Lane, draft: Draft, outcome: StoredRange | DqError) -> Settled:
         self.in_flight -= 1
         self._forget(draft)
         self.send_waiting(lane)
@@ -258,13 +339,15 @@ class Batcher:
         failed: list[Settled] = []
         for lane in self.lanes:
             lane.next_sequence = 0
-            failed += [(draft, of_sent) for draft in lane.in_flight]
+            failed += [(draft, of_sent) for draft in lane.sent()]
             failed += [(draft, error) for draft in (*lane.waiting, *([lane.draft] if lane.draft is not None else []))]
             lane.in_flight.clear()
+            lane.once.clear()
             lane.waiting.clear()
             lane.draft = None
         for draft, _ in failed:
             self._forget(draft)
+        self._once.clear()
         self.in_flight = 0
         return failed
 
@@ -283,6 +366,7 @@ class Batcher:
         """The batches whose answers are still to come, the one that is being filled too."""
         for lane in self.lanes:
             yield from lane.in_flight
+            yield from lane.once.values()
             yield from lane.waiting
             if lane.draft is not None:
                 yield lane.draft

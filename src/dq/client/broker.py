@@ -10,7 +10,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -127,6 +127,10 @@ class Broker:
         topic: str | None = None,
         name: str = "",
         headers: Mapping[str, str] | None = None,
+        delay: float | timedelta | datetime | None = None,
+        once: str | None = None,
+        priority: int = 0,
+        expires: float | timedelta | datetime | None = None,
         timeout: float = LIMITS.publish_timeout_seconds,
         create: bool = True,
     ) -> Receipt:
@@ -135,16 +139,20 @@ class Broker:
         Args:
             create: False raises UnknownStream where there is no such stream, and makes none.
         """
+        options: dict[str, Any] = {
+            "key": key, "topic": topic, "name": name, "headers": headers, "delay": delay, "once": once, "priority": priority,
+            "expires": expires, "timeout": timeout,
+        }  # fmt: skip
         publisher = self._publisher(stream, create=create)
         try:
-            return publisher.publish(payload, key=key, topic=topic, name=name, headers=headers, timeout=timeout)
+            return publisher.publish(payload, **options)
         except (UnknownStream, Closed):  # it was destroyed, and maybe made anew with other buckets: nothing was stored
             with self._asking:
                 if self._publishers.get((stream, create)) is publisher:
                     del self._publishers[stream, create]
             publisher.close()
         publisher = self._publisher(stream, create=create)
-        return publisher.publish(payload, key=key, topic=topic, name=name, headers=headers, timeout=timeout)
+        return publisher.publish(payload, **options)
 
     def _publisher(self, stream: str, *, create: bool) -> Publisher:
         """The one that is kept for a stream."""

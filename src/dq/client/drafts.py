@@ -35,11 +35,14 @@ class Draft:
         nudge: called when somebody begins to wait for its outcome: another thread may have to read it.
         opened: when it was begun, monotonic seconds; kept only where a publisher lingers.
         outcome: what became of it: a StoredRange, an error, or None as long as that is open.
+        once: the key under which its one record is stored no second time; None for most.
+        expiring: records of it that expire: the first of them at `expires`, the last at `expired`, wall times.
+        turn: how many batches were sent before it, in all buckets.
     """
 
     __slots__ = (
-        "_condition", "_watched", "again", "bucket", "callbacks", "count", "doomed", "durability", "labelled", "lines",
-        "nudge", "opened", "outcome", "sequence", "topics", "urgent",
+        "_condition", "_watched", "again", "bucket", "callbacks", "count", "doomed", "durability", "expired", "expires",
+        "expiring", "labelled", "lines", "nudge", "once", "opened", "outcome", "sequence", "topics", "turn", "urgent",
     )  # fmt: skip
 
     def __init__(self, bucket: int, durability: str, opened: float = 0.0) -> None:
@@ -48,7 +51,9 @@ class Draft:
         self.count = 0
         self.topics: set[str] = set()
         self.sequence = -1
-        self.labelled = 0
+        self.labelled = self.expiring = self.turn = 0
+        self.expires = self.expired = 0.0
+        self.once: str | None = None
         self.nudge: Callable[[], None] | None = None
         self.again = self.urgent = False
         self.doomed: DqError | None = None
@@ -61,6 +66,25 @@ class Draft:
     def done(self) -> bool:
         """Whether its outcome is known."""
         return self.outcome is not None
+
+    def note_expiry(self, expires: float) -> None:
+        """One of its records expires at that wall time."""
+        self.expires = min(self.expires, expires) if self.expiring else expires
+        self.expired = max(self.expired, expires)
+        self.expiring += 1
+
+    def about(self) -> dict[str, str | float] | None:
+        """What its header is to say of its records; None for most."""
+        if self.once is None and not self.expiring:
+            return None
+        said: dict[str, str | float] = {}
+        if self.once is not None:
+            said["once"] = self.once
+        if self.expiring:
+            said["expires"] = self.expires
+            if self.expiring == self.count:
+                said["expired"] = self.expired
+        return said
 
     @property
     def condition(self) -> threading.Condition:

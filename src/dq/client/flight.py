@@ -11,6 +11,7 @@ import orjson
 
 from dq.client.batcher import Batcher
 from dq.client.drafts import Draft
+from dq.client.ways import Way
 from dq.config import LIMITS
 from dq.errors import DqError, PublishError, RecordTooLarge
 from dq.model.receipt import Receipts, StoredRange
@@ -50,6 +51,7 @@ class Flight:
         self._publisher, self._batcher = publisher, batcher
         self._drafts: dict[int, Draft] = {}
         self._sent: deque[Draft] = deque()
+        self._later: Flight | None = None
         self.receipts = Receipts(durability=batcher.durability)
         self.error: DqError | None = None
 
@@ -106,21 +108,38 @@ class Flight:
         """A record with more than a payload."""
         part = item if type(item) is TaskIn else TaskIn(item)
         chosen = part.key if part.key is not None else key(part.payload) if callable(key) else key
-        line = self._publisher.line_of(part.payload, chosen, part.topic, part.name, part.headers)
-        lanes = len(self._batcher.lanes)
-        bucket = 0 if lanes == 1 else -1 if chosen is None else self._batcher.router.of(chosen)
+        way = self._publisher.way(part.delay, part.once, part.priority, part.expires)
+        line = self._publisher.line_of(part.payload, chosen, part.topic, part.name, part.headers, way)
+        if way is None or way.due is None:
+            self._take_line(line, chosen, part.topic, way)
+            return
+        if self._later is None:
+            self._later = self._publisher.taker(way).flight()
+        self._later._take_line(line, chosen, part.topic, way.waiting)
+        self.error = self.error or self._later.error
+
+    def _take_line(self, line: bytes, key: str | None, topic: str | None, way: Way | None) -> None:
+        batcher, priority = self._batcher, 0 if way is None else way.priority
+        # Those without a key are gathered under numbers below 0, and get their bucket with the batch.
+        bucket = 0 if len(batcher.lanes) == 1 else -1 - priority if key is None else batcher.bucket_of(key, priority)
+        if way is not None and way.once is not None:
+            if bucket in self._drafts:  # first, so that records of one key keep their order
+                self._ship(self._drafts.pop(bucket))
+            self._ship(batcher.draft_once(line, key, topic, way))
+            return
         draft = self._drafts.get(bucket)
         if draft is not None and len(draft.lines) + len(line) > LIMITS.batch_bytes_max:
             self._ship(self._drafts.pop(bucket))
             draft = None
         if draft is None:
-            place = self._batcher.next_keyless() if bucket < 0 else bucket
-            draft = self._drafts[bucket] = Draft(place, self._batcher.durability)
+            draft = self._drafts[bucket] = Draft(batcher.next_keyless(priority) if bucket < 0 else bucket, batcher.durability)
         draft.lines += line
         draft.count += 1
-        if part.topic is not None:
-            draft.topics.add(part.topic)
+        if topic is not None:
+            draft.topics.add(topic)
             draft.labelled += 1
+        if way is not None and way.expires is not None:
+            draft.note_expiry(way.expires)
         if draft.count >= self._publisher.batch_size:
             self._ship(self._drafts.pop(bucket))
 
@@ -160,6 +179,12 @@ class Flight:
             self._publisher.wait_for(draft)
         self._publisher.leave()  # the last answers may have come in passing, and those of other threads are still to come
         self._collect()
+        if self._later is not None:
+            later, self._later = self._later, None
+            later.finish()
+            for part in later.receipts.ranges:
+                self.receipts.add(part)
+            self.error = self.error or later.error
 
 
 def too_large(line: bytes) -> PublishError:

@@ -121,6 +121,11 @@ class Link:
         """Whether there is a connection now that may be used."""
         return self._whole.is_set() and self._refusal is None
 
+    @property
+    def usable(self) -> bool:
+        """Whether this object was not closed or refused."""
+        return self._refusal is None
+
     def send(self, *parts: Buffer) -> bool:
         """Sends one frame; False when the connection is lost: the session sends again what matters once it is back."""
         if not self._whole.is_set():

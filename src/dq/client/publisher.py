@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from dq.client.batcher import Batcher, Settled
+from dq.client.batcher import Batcher
 from dq.client.drafts import Draft, DraftFuture
 from dq.client.flight import Flight, Key, too_large
+from dq.client.later import Later
 from dq.client.lifetime import watch
-from dq.client.link import Link, error_of
 from dq.client.place import Place, root_of
+from dq.client.publisher_session import PublisherSession
+from dq.client.ways import PLAIN_PRIORITY, Way, check_lane, way_of
 from dq.client.wishes import seconds_of
 from dq.config import LIMITS
-from dq.errors import Closed, DqError, Forked, InvalidPayload, InvalidSetting, OutcomeUnknown, PublishTimeout, SequenceError
+from dq.errors import (
+    DqError,
+    Forked,
+    InvalidPayload,
+    InvalidSetting,
+    OutcomeUnknown,
+    PublishTimeout,
+)
 from dq.model.event import Event, EventOwner, EventType
 from dq.model.names import check_name
 from dq.model.receipt import Receipt, Receipts
@@ -57,14 +65,23 @@ class Publisher:
         linger = seconds_of("linger", linger, 0, 60)
         reconnect_timeout = seconds_of("reconnect_timeout", reconnect_timeout)
         self.stream = check_name("stream", stream)
-        self.id = _new_id()
-        self._create, self.batch_size, self._linger = create, batch_size, linger
-        self._batcher: Batcher | None = None
-        self._nothing_lingered = False
-        self._uuid, self._settings = "", dict[str, Any]()
-        self._link = Link(root_of(broker), self, reconnect_timeout)
+        self.batch_size, self._linger, root = batch_size, linger, root_of(broker)
+        self._later = Later(stream, lambda name: Publisher(root, name, batch_size, linger, reconnect_timeout=reconnect_timeout))
+        self._session = PublisherSession(root, stream, batch_size, linger, reconnect_timeout, create=create)
+        self._link = self._session.link
         self._link.open()
+        self._batcher: Batcher = self._session.batcher
         watch(self)
+
+    @property
+    def usable(self) -> bool:
+        """Whether it was not closed, or refused for good."""
+        return self._link.usable
+
+    @property
+    def id(self) -> str:
+        """Under which its records stand in the log."""
+        return self._session.id
 
     # --- publishing ------------------------------------------------------------------------------------------------
 
@@ -76,6 +93,10 @@ class Publisher:
         topic: str | None = None,
         name: str = "",
         headers: Mapping[str, str] | None = None,
+        delay: float | timedelta | datetime | None = None,
+        once: str | None = None,
+        priority: int = PLAIN_PRIORITY,
+        expires: float | timedelta | datetime | None = None,
         timeout: float = LIMITS.publish_timeout_seconds,
     ) -> Receipt:
         """Publishes one record and returns once it is committed.
@@ -86,16 +107,27 @@ class Publisher:
             topic: an optional label.
             name: an optional name of what happened.
             headers: text by name.
+            delay: not before: seconds or a timedelta from now on, or an aware datetime, by the wall clock. Until then it waits
+                in the stream `<stream>-later`, and its receipt has the id that it has there.
+            once: a key of 1 to 256 characters: where a record was published under it within the stream's `once_seconds` (five
+                minutes), nothing is stored, and the receipt has the id of that one.
+            priority: 0 (default) to 9; higher ones come first. The stream must have been made with so many `priorities`.
+            expires: not after: seconds or a timedelta from now on, or an aware datetime. It is not handed out after that.
             timeout: seconds to wait for the answer; default 10.
 
         Raises:
-            InvalidPayload, RecordTooLarge: nothing was sent.
+            InvalidPayload, InvalidSetting, RecordTooLarge: nothing was sent.
             PublishTimeout: no answer in time; the outcome is unknown, and the error's `.future` still ends with it.
             DiskFull, StreamReadOnly: nothing was stored.
             OutcomeUnknown, BrokerLost: it may or may not have been stored.
         """
-        draft, place = self._add(self.line_of(payload, key, topic, name, headers), key, topic, urgent=True)
-        if not self._link.wait(lambda: draft.outcome is not None, time.monotonic() + timeout, draft.follow):
+        way, taker = None, self
+        if delay is not None or once is not None or expires is not None or priority is not PLAIN_PRIORITY:
+            way = self.way(delay, once, priority, expires)
+            taker = self.taker(way)
+        line = self.line_of(payload, key, topic, name, headers, way)
+        draft, place = taker._add(line, key, topic, way if taker is self or way is None else way.waiting, urgent=True)
+        if not taker._link.wait(lambda: draft.outcome is not None, time.monotonic() + timeout, draft.follow):
             error = PublishTimeout(
                 f"no answer from the broker within {timeout:g} s: the record may still be stored; "
                 "wait for the error's .future, or publish again and handle it twice"
@@ -112,14 +144,25 @@ class Publisher:
         topic: str | None = None,
         name: str = "",
         headers: Mapping[str, str] | None = None,
+        delay: float | timedelta | datetime | None = None,
+        once: str | None = None,
+        priority: int = PLAIN_PRIORITY,
+        expires: float | timedelta | datetime | None = None,
     ) -> Future[Receipt]:
-        """Hands in one record and returns at once; the future ends with its receipt. Blocks only while 64 MiB wait.
+        """Hands in one record and returns at once; the future ends with its receipt. Blocks only while 64 MiB wait,
+        and at the first delayed record, for which a connection is made.
+
+        Args:
+            As of `publish`.
 
         Raises:
-            InvalidPayload, RecordTooLarge: nothing was sent.
+            InvalidPayload, InvalidSetting, RecordTooLarge: nothing was sent.
         """
-        line = self.line_of(payload, key, topic, name, headers)
-        return DraftFuture(*self.begin(line, key, topic, urgent=not self._linger))
+        way = None
+        if delay is not None or once is not None or expires is not None or priority is not PLAIN_PRIORITY:
+            way = self.way(delay, once, priority, expires)
+        line = self.line_of(payload, key, topic, name, headers, way)
+        return DraftFuture(*self.begin(line, key, topic, way, urgent=not self._linger))
 
     def publish_many(self, items: Iterable[Any], *, key: Key = None) -> Receipts:
         """Publishes many records, pipelined, and returns once all are committed.
@@ -127,6 +170,8 @@ class Publisher:
         Args:
             items: payloads or `TaskIn`; any iterable, also an endless generator's slice.
             key: one for all, or a function of the payload; that of a `TaskIn` goes first.
+
+        Returns the receipts, those of delayed records last.
 
         Raises:
             As `publish`, and whatever `items` raises. What was handed over before is committed first, as far as it can be; the
@@ -153,12 +198,15 @@ class Publisher:
             PublishTimeout: not all was within `timeout` seconds.
         """
         self._link.check()
-        batcher = self._ready()
-        with batcher.lock:
-            batcher.push_all()
+        takers = [self] if self._later.made is None else [self, self._later.made]
+        for taker in takers:
+            with taker._batcher.lock:
+                taker._batcher.push_all()
         deadline = None if timeout is None else time.monotonic() + timeout
-        if not self._link.wait(lambda: batcher.idle, deadline, self._follow_space):
-            raise PublishTimeout(f"records still wait for their answer after {timeout:g} s")
+        for taker in takers:
+            batcher = taker._batcher
+            if not taker._link.wait(lambda batcher=batcher: batcher.idle, deadline, taker._follow_space):  # type: ignore[misc]
+                raise PublishTimeout(f"records still wait for their answer after {timeout:g} s")
 
     def close(self, timeout: float | None = None) -> None:
         """Flushes and closes; safe twice. What cannot be answered within `reconnect_timeout` fails in its futures.
@@ -176,11 +224,15 @@ class Publisher:
         except DqError as error:
             log.warning("publisher %s leaves: %s", self.id, error)
         self._link.close(Event(EventType.CLOSE, EventOwner.PUBLISHER))
-        self.failed(OutcomeUnknown("the publisher was closed before the broker had answered: it may or may not be stored"))
+        self._session.failed(
+            OutcomeUnknown("the publisher was closed before the broker had answered: it may or may not be stored")
+        )
+        self._later.close(None if timeout is None else 0.0)  # it was flushed above, as far as it can be in that time
 
     def after_fork(self, refusal: Forked) -> None:
         """In a forked child: this object is the parent's."""
         self._link.after_fork(refusal)
+        self._later.forget()
 
     def __enter__(self) -> Publisher:
         return self
@@ -193,41 +245,67 @@ class Publisher:
 
     # --- inside ----------------------------------------------------------------------------------------------------
 
-    def _ready(self) -> Batcher:
-        if self._batcher is None:
-            raise RuntimeError("the publisher is not registered yet")
-        return self._batcher
-
     def _add(
         self,
         line: bytes,
         key: str | None,
         topic: str | None,
+        way: Way | None,
         *,
         urgent: bool,
     ) -> tuple[Draft, int]:
-        batcher = self._batcher or self._ready()
+        batcher = self._batcher
         self._link.check()
         if batcher.waiting_bytes > LIMITS.waiting_bytes_max:
             self.wait_for_space()
         with batcher.lock:
-            return batcher.add(line, key, topic, urgent=urgent, now=0.0 if urgent else time.monotonic())
+            return batcher.add(line, key, topic, urgent=urgent, now=0.0 if urgent else time.monotonic(), way=way)
 
     # --- for other parts of the client -----------------------------------------------------------------------------
 
-    def begin(self, line: bytes, key: str | None, topic: str | None, *, urgent: bool) -> tuple[Draft, int]:
+    def way(
+        self,
+        delay: float | timedelta | datetime | None,
+        once: str | None,
+        priority: int,
+        expires: float | timedelta | datetime | None,
+    ) -> Way | None:
+        """The options of a publish, checked; None where it is a plain one."""
+        way = way_of(delay, once, priority, expires, time.time())
+        if way is not None:
+            check_lane(self.stream, way.priority, self._batcher.priorities)
+            if way.due is not None:
+                self._later.check()
+        return way
+
+    def taker(self, way: Way | None) -> Publisher:
+        """The publisher that takes such a record; for a delayed one, that of the stream in which it waits."""
+        if way is None or way.due is None:
+            return self
+        self._link.check()
+        return self._later.publisher()
+
+    def takes_at_once(self, way: Way | None) -> bool:
+        """Whether `begin` need not make a connection first."""
+        return way is None or way.due is None or self._later.made is not None
+
+    def begin(
+        self, line: bytes, key: str | None, topic: str | None, way: Way | None = None, *, urgent: bool
+    ) -> tuple[Draft, int]:
         """Hands in a record's line for which nobody waits here; returns its batch and its place in it."""
-        draft, place = self._add(line, key, topic, urgent=urgent)
+        if way is not None and way.due is not None:
+            return self.taker(way).begin(line, key, topic, way.waiting, urgent=urgent)
+        draft, place = self._add(line, key, topic, way, urgent=urgent)
         if self._link.sleeping:
             self._link.wake()
-        if not place and self._ready().in_flight > 1:  # once a batch
+        if not place and self._batcher.in_flight > 1:  # once a batch
             self._link.read_ready()
             self._link.leave()
         return draft, place
 
     def begin_batches(self, drafts: Iterable[Draft]) -> None:
         """Hands in whole batches for which nobody waits here, as one."""
-        batcher = self._ready()
+        batcher = self._batcher
         self._link.check()
         with batcher.lock:
             for draft in drafts:
@@ -238,51 +316,60 @@ class Publisher:
     def flight(self) -> Flight:
         """Begins a call of `publish_many`."""
         self._link.check()
-        return Flight(self, self._ready())
+        return Flight(self, self._batcher)
 
     def outstanding(self) -> list[Draft]:
         """Sends what waits; returns the batches whose answers are still to come."""
         self._link.check()
-        batcher = self._ready()
+        batcher, later = self._batcher, self._later.made
         with batcher.lock:
             batcher.push_all()
             found = list(batcher.unanswered())
         if self._link.sleeping:
             self._link.wake()
-        return found
+        return found if later is None else found + later.outstanding()
 
     @property
     def waiting_bytes(self) -> int:
         """Of records whose answers are still to come."""
-        return self._ready().waiting_bytes
+        later = self._later.made
+        return self._batcher.waiting_bytes + (0 if later is None else later.waiting_bytes)
 
-    def line_of(self, payload: Any, key: str | None, topic: str | None, name: str, headers: Mapping[str, str] | None) -> bytes:
+    def line_of(
+        self,
+        payload: Any,
+        key: str | None,
+        topic: str | None,
+        name: str,
+        headers: Mapping[str, str] | None,
+        way: Way | None = None,
+    ) -> bytes:
         """The record's line, checked."""
         if key is not None and type(key) is not str:
             raise InvalidPayload(f"a key is a str, not {type(key).__name__}: convert it first")
         if topic is not None:
             check_name("topic", topic)
-        line = encode(payload, time.time(), key, topic, name, headers)
+        line = encode(payload, time.time(), key, topic, name, headers, None if way is None else way.facts())
         if len(line) > LIMITS.record_bytes_max:
             raise too_large(line)
         return line
 
     def wait_for_space(self) -> None:
         """Blocks as long as too much waits."""
-        batcher = self._ready()
+        batcher = self._batcher
         with batcher.lock:
             batcher.push_all()
         self._link.wait(lambda: batcher.waiting_bytes <= LIMITS.waiting_bytes_max, None, self._follow_space)
 
     def _follow_space(self, timeout: float | None) -> None:
         """Waits until another thread has read answers."""
-        batcher = self._ready()
+        batcher = self._batcher
         with batcher.lock:
             batcher.space.wait(0.05 if timeout is None else min(timeout, 0.05))
 
     def wait_for_window(self, draft: Draft, bucket: int) -> None:
         """Blocks until the batch before this one could be sent."""
-        batcher = self._ready()
+        batcher = self._batcher
         self._link.wait(lambda: not batcher.window_full(bucket) or draft.done, None, self._follow_space, returns=True)
         self._mind_others()
 
@@ -293,7 +380,7 @@ class Publisher:
 
     def _mind_others(self) -> None:
         """This thread means to read again soon, but nobody knows when: others are not to wait for its next item."""
-        if self._link.sleeping and self._ready().watched:
+        if self._link.sleeping and self._batcher.watched:
             self._link.wake()
 
     def leave(self) -> None:
@@ -303,92 +390,3 @@ class Publisher:
     def wait_for(self, draft: Draft) -> None:
         """Blocks until the outcome of a batch is known."""
         self._link.wait(lambda: draft.outcome is not None, None, draft.follow)
-
-    # --- the session of the link -----------------------------------------------------------------------------------
-
-    def hello(self, *, again: bool) -> Event:
-        if self._batcher is not None:
-            with self._batcher.lock:
-                self._batcher.resuming = True
-        fields = {"id": self.id, "pid": os.getpid(), "stream": self.stream, "create": self._create, "again": again}
-        if again:  # should the stream have been destroyed, it is made anew as it was
-            fields["settings"] = self._settings
-        return Event(EventType.REGISTER, EventOwner.PUBLISHER, fields)
-
-    def welcomed(self, answer: Event, *, again: bool) -> None:
-        opened, known = answer["opened"], self._uuid
-        settings = self._settings = opened["settings"]
-        self._uuid = opened["uuid"]
-        if self._batcher is None:
-            buckets, durability, start = settings["buckets"], settings["durability"], os.getpid()
-            self._batcher = Batcher(
-                self.stream,
-                buckets,
-                durability,
-                self.batch_size,
-                self._linger,
-                start % buckets,
-                self._link.send,
-                self._link.nudge,
-            )
-            return
-        if len(self._batcher.lanes) != settings["buckets"]:  # keys have other buckets now, and what waits is sorted by them
-            error = Closed(
-                f"stream {self.stream!r} was destroyed, and is there anew with {settings['buckets']} bucket(s) in place of "
-                f"{len(self._batcher.lanes)}: make a new Publisher; what it had not answered is not stored"
-            )
-            self._link.refuse(error)
-            self.failed(error)
-            return
-        with self._batcher.lock:
-            if self._uuid != known:
-                self._batcher.begin_anew()
-            refused = self._batcher.resend()
-        for draft, outcome in refused:
-            draft.settle(outcome)
-
-    def handle(self, event: Event) -> None:
-        batcher, fields = self._ready(), event.fields
-        settled: Settled | None = None
-        if event.type is EventType.ACK:
-            with batcher.lock:
-                settled = batcher.stored(fields["bucket"], fields["sequence"], fields["first"], fields["count"])
-        elif event.type is EventType.NACK and "sequence" in fields:
-            error = error_of(event)
-            with batcher.lock:
-                settled = batcher.refused(fields["bucket"], fields["sequence"], error)
-            if isinstance(error, SequenceError):
-                # The log lost batches that were confirmed, as its durability allows: their numbers are gone, and others follow.
-                self._link.renew()
-                self.failed(error)
-        if settled is not None:
-            draft, outcome = settled
-            draft.settle(outcome)
-
-    def busy(self) -> bool:
-        return self._batcher is not None and self._batcher.in_flight > 0
-
-    def pending(self) -> bool:
-        return self.busy() or (self._nothing_lingered and self._ready().draft_open)
-
-    def tick(self) -> float | None:
-        batcher = self._batcher
-        if batcher is None or not self._linger:
-            return None
-        with batcher.lock:
-            left = batcher.push_lingering(time.monotonic())
-        self._nothing_lingered = left is None
-        return left
-
-    def failed(self, error: DqError) -> None:
-        batcher = self._ready()
-        with batcher.lock:
-            settled = batcher.fail_all(error)
-            # What was given up may have been stored under its number, so the numbers begin anew under another id.
-            self.id = _new_id()
-        for draft, outcome in settled:
-            draft.settle(outcome)
-
-
-def _new_id() -> str:
-    return f"p-{os.urandom(6).hex()}"

@@ -99,6 +99,10 @@ class Stream:
         *,
         key: str | None = None,
         headers: Mapping[str, str] | None = None,
+        delay: float | timedelta | datetime | None = None,
+        once: str | None = None,
+        priority: int = 0,
+        expires: float | timedelta | datetime | None = None,
         only_if_exists: bool = False,
         timeout: float = LIMITS.publish_timeout_seconds,
     ) -> str | None:
@@ -106,13 +110,16 @@ class Stream:
 
         Args:
             name: of what happened, as "paid"; "" for none.
-            payload: as of `Publisher.publish`, and so are `topic`, `key`, `headers` and `timeout`.
+            payload: as of `Publisher.publish`, and so are all others but `only_if_exists`.
             only_if_exists: add nothing, and make nothing, where the stream is not there (any more); returns None then.
 
         Raises:
             As `Publisher.publish`.
         """
-        wish: dict[str, Any] = {"key": key, "topic": topic, "name": name, "headers": headers, "timeout": timeout}
+        wish: dict[str, Any] = {
+            "key": key, "topic": topic, "name": name, "headers": headers, "delay": delay, "once": once, "priority": priority,
+            "expires": expires, "timeout": timeout,
+        }  # fmt: skip
         try:
             return self._broker.publish(self.name, payload, create=False, **wish).id
         except UnknownStream:
@@ -220,13 +227,19 @@ class Topic:
         *,
         key: str | None = None,
         headers: Mapping[str, str] | None = None,
+        delay: float | timedelta | datetime | None = None,
+        once: str | None = None,
+        priority: int = 0,
+        expires: float | timedelta | datetime | None = None,
         only_if_exists: bool = False,
         timeout: float = LIMITS.publish_timeout_seconds,
     ) -> str | None:
         """As `Stream.add`, with this topic."""
-        return self.stream.add(
-            name, payload, self.name, key=key, headers=headers, only_if_exists=only_if_exists, timeout=timeout
-        )
+        options: dict[str, Any] = {
+            "key": key, "headers": headers, "delay": delay, "once": once, "priority": priority, "expires": expires,
+            "only_if_exists": only_if_exists, "timeout": timeout,
+        }  # fmt: skip
+        return self.stream.add(name, payload, self.name, **options)
 
     def __repr__(self) -> str:
         return f"<Topic {self.name!r} of {self.stream.name!r}>"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 
@@ -15,6 +16,10 @@ class TaskIn(NamedTuple):
         topic: an optional label.
         name: an optional name of what happened.
         headers: text by name.
+        delay: not before: seconds or a timedelta from now on, or an aware datetime.
+        once: a key under which the record is stored no second time within the stream's `once_seconds`.
+        priority: 0 to 9; higher ones come first. The stream must have been made with so many `priorities`.
+        expires: not after: seconds or a timedelta from now on, or an aware datetime; the record is not handed out then.
     """
 
     payload: Any
@@ -22,3 +27,7 @@ class TaskIn(NamedTuple):
     topic: str | None = None
     name: str = ""
     headers: Mapping[str, str] | None = None
+    delay: float | timedelta | datetime | None = None
+    once: str | None = None
+    priority: int = 0
+    expires: float | timedelta | datetime | None = None

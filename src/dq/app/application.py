@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from dq.app.config import AppConfig
 from dq.app.engine import Engine
+from dq.app.every import Recurrences, ticking
 from dq.app.handler import Handler
 from dq.app.running import Run
 from dq.errors import InvalidSetting, UsageError
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-class App:
+class App(Recurrences):
     """Handlers, and what they are run over. Making one connects to nothing: `run` and `publish` do.
 
     Args:
@@ -42,6 +43,7 @@ class App:
     """
 
     def __init__(self, engine_or_path: Engine | Place = None, sink: str = "workers", config: AppConfig | None = None) -> None:
+        super().__init__()
         if config is not None and not isinstance(config, AppConfig):
             raise InvalidSetting(f"config is an AppConfig, not {config!r}")
         self.sink = check_name("sink", sink)
@@ -134,6 +136,9 @@ class App:
             check_name("sink", self.sink_of(handler))
             self.handlers[handler.name] = handler
 
+    def _add_recurring(self, function: Callable[..., Any], stream: str, **wishes: Any) -> None:
+        self._add(Handler(function, (stream,), **wishes))
+
     def sink_of(self, handler: Handler) -> str:
         """The name of a handler's sink: each has its own, so that each gets every task, and a retry runs that handler alone."""
         return f"{self.sink}.{handler.name}"
@@ -189,13 +194,14 @@ class App:
         with self._lock:
             if self._run is not None:
                 raise UsageError("this app runs already")
-            if not self.handlers:
+            if not self.handlers and not self.recurring:
                 raise InvalidSetting("an app without a handler has nothing to run: register one first")
             self._run = run = Run(self)
             if self._stop_asked:
                 run.stop()
         try:
-            run.run(burst=burst)
+            with ticking(self, burst=burst):
+                run.run(burst=burst)
         finally:
             with self._lock:
                 self._run, self._stop_asked = None, False

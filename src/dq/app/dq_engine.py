@@ -11,6 +11,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dq.app.dq_ticks import FileTicks
 from dq.app.engine import Delivery, SubscriptionSettings
 from dq.app.outcomes import Ack, DeadLetter, Drop, Retry, Verdict
 from dq.client.broker import Broker, connect
@@ -144,6 +145,10 @@ class DqEngine:
         """As `Broker.publish`; returns the id."""
         receipt = self.broker.publish(stream, payload, key=key, topic=topic, name=name, headers=headers, **options)
         return receipt.id
+
+    def ticks(self) -> FileTicks:
+        """The states of schedules, in the data directory."""
+        return FileTicks(self.broker)
 
     def close(self) -> None:
         """Closes the handle, if it is its own."""

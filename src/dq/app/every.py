@@ -157,26 +157,32 @@ class Recurrences:
             raise InvalidSetting(f"{', '.join(wishes)}: a schedule with stream= has no handler to take this")
 
         def add(name: str, stream: str) -> None:
-            if name in self.recurring:
-                raise InvalidSetting(f"there is a schedule {name!r} already: give name=")
-            if not callable(payload):
-                encode(payload, 0.0, ways.get("key"), ways.get("topic"), "", ways.get("headers"))
-            self.recurring[check_name("schedule", name)] = Recurring(
-                name=name, schedule=schedule, stream=check_new_stream(stream), payload=payload, catch_up=catch_up,
-                missed_after=missed_after, wishes=ways,
+            self._add_schedule(
+                Recurring(
+                    name=check_name("schedule", name), schedule=schedule, stream=check_new_stream(stream), payload=payload,
+                    catch_up=catch_up, missed_after=missed_after, wishes=ways,
+                )
             )  # fmt: skip
 
         def register(function: Function) -> Function:
             if stream is not None:
                 raise InvalidSetting(f"a schedule with stream={stream!r} decorates nothing: register a handler of that stream")
             known = name or getattr(function, "__name__", "")
-            add(check_name("schedule", known), f"every-{known}")
+            add(known, f"every-{known}")
             self._add_recurring(function, f"every-{known}", name=known, scope=scope, **wishes)
             return function
 
         if stream is not None:
             add(name or stream, stream)
         return register
+
+    def _add_schedule(self, each: Recurring) -> None:
+        if each.name in self.recurring:
+            raise InvalidSetting(f"there is a schedule {each.name!r} already: give name=")
+        if not callable(each.payload):
+            ways = each.wishes
+            encode(each.payload, 0.0, ways.get("key"), ways.get("topic"), "", ways.get("headers"))
+        self.recurring[each.name] = each
 
     def _add_recurring(self, function: Callable[..., Any], stream: str, **wishes: Any) -> None:
         """Registers the function of a schedule as a handler."""

@@ -6,9 +6,10 @@ from dq.app.application import App
 from dq.app.config import AppConfig
 from dq.app.engine import Delivery, Engine, Subscription, SubscriptionSettings
 from dq.app.handler import Handler
+from dq.app.once import FileOnce, SqliteOnce, Values
 from dq.app.outcomes import Ack, DeadLetter, Drop, Release, Retry
 
 __all__ = [
-    "Ack", "App", "AppConfig", "DeadLetter", "Delivery", "Drop", "Engine", "Handler", "Release", "Retry", "Subscription",
-    "SubscriptionSettings",
+    "Ack", "App", "AppConfig", "DeadLetter", "Delivery", "Drop", "Engine", "FileOnce", "Handler", "Release", "Retry",
+    "SqliteOnce", "Subscription", "SubscriptionSettings", "Values",
 ]  # fmt: skip

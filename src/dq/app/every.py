@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, tzinfo
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Protocol, Self, TypeVar
@@ -156,27 +156,26 @@ class Recurrences:
         if stream is not None and wishes:
             raise InvalidSetting(f"{', '.join(wishes)}: a schedule with stream= has no handler to take this")
 
-        def add(name: str, stream: str) -> None:
-            self._add_schedule(
-                Recurring(
-                    name=check_name("schedule", name), schedule=schedule, stream=check_new_stream(stream), payload=payload,
-                    catch_up=catch_up, missed_after=missed_after, wishes=ways,
-                )
-            )  # fmt: skip
+        form = Recurring(
+            name=name or stream or "", schedule=schedule, stream=stream or "", payload=payload, catch_up=catch_up,
+            missed_after=missed_after, wishes=ways,
+        )  # fmt: skip
 
         def register(function: Function) -> Function:
             if stream is not None:
                 raise InvalidSetting(f"a schedule with stream={stream!r} decorates nothing: register a handler of that stream")
-            known = name or getattr(function, "__name__", "")
-            add(known, f"every-{known}")
+            known = name or str(getattr(function, "__name__", ""))
+            self._add_schedule(replace(form, name=known, stream=f"every-{known}"))
             self._add_recurring(function, f"every-{known}", name=known, scope=scope, **wishes)
             return function
 
         if stream is not None:
-            add(name or stream, stream)
+            self._add_schedule(form)
         return register
 
     def _add_schedule(self, each: Recurring) -> None:
+        check_name("schedule", each.name)
+        check_new_stream(each.stream)
         if each.name in self.recurring:
             raise InvalidSetting(f"there is a schedule {each.name!r} already: give name=")
         if not callable(each.payload):

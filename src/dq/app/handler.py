@@ -11,6 +11,7 @@ from typing import Any
 
 from dq.app.config import check_capacity, check_seconds
 from dq.app.engine import Delivery
+from dq.app.once import OnceStore, with_store, within
 from dq.app.outcomes import DeadLetter
 from dq.app.payloads import Converter, converter_of
 from dq.errors import InvalidSetting
@@ -57,11 +58,13 @@ class Handler:
         max_in_flight: int | None = None,
         processes: int = 0,
         timeout: float | None = None,
-        once: Any = None,
+        once: OnceStore | None = None,
         scope: Mapping[str, Any] | None = None,
     ) -> None:
         if not callable(function):
             raise InvalidSetting(f"a handler is a function, or an object with a method `handle`, not {function!r}")
+        if once is not None:
+            function = with_store(function, once, scope)
         if not streams:
             raise InvalidSetting('a handler is for one stream or more: @app.handler("emails")')
         self.function = function
@@ -81,7 +84,7 @@ class Handler:
         self.once = once
         self.is_async = any(map(inspect.iscoroutinefunction, (function, type(function).__call__)))
         self.wants_task, self.converter = self._signature(scope)
-        self.call = self._caller()
+        self.call: Callable[[Delivery], Any] = self._caller() if once is None else within(once, self._caller())
 
     def _signature(self, scope: Mapping[str, Any] | None) -> tuple[bool, Converter | None]:
         parameters = list(inspect.signature(self.function).parameters.values())

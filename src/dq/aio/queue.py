@@ -102,7 +102,7 @@ async def read_queue(
         handle, owned = _handle(broker)
         with _closed_on_error(owned):
             settings = _found_or_made(handle, topic, wish)
-            chosen = chosen_buckets(settings.buckets, bucket_id, bucket_ids, rank, world_size)
+            chosen = chosen_buckets(settings.bucket_count, bucket_id, bucket_ids, rank, world_size)
             reader = Reader(handle.root, topic, start="oldest", buckets=chosen) if chosen else None
         if reader is not None:
             handle.adopt(reader)

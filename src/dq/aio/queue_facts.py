@@ -35,12 +35,14 @@ class Queue:
     Attributes:
         topic: the name of the stream that it is.
         num_buckets, backend, durability: as the stream has them.
+        bucket_count: of all priorities together, where a stream with priorities is read as a queue.
         bucket_column: by which this writer shares out; None: of a reader.
     """
 
     def __init__(self, broker: Broker, topic: str, settings: StreamSettings, bucket_column: str | None) -> None:
         self._broker, self.topic, self.bucket_column = broker, topic, bucket_column
         self.num_buckets, self.backend, self.durability = settings.buckets, settings.backend, settings.durability
+        self.bucket_count = settings.bucket_count
 
     def get_bucket_id(self, value: object) -> int:
         """The bucket of the records that have this value in the column."""
@@ -53,7 +55,7 @@ class Queue:
     def stats_now(self) -> list[BucketStats]:
         """As `stats`, blocking."""
         told = self._broker.change("stream", self.topic, "stats")
-        safe = told["synced"] if self.backend != MEMORY else [0] * self.num_buckets
+        safe = told["synced"] if self.backend != MEMORY else [0] * self.bucket_count
         return [
             BucketStats(bucket, end - synced, synced, end, self.backend)
             for bucket, (synced, end) in enumerate(zip(safe, told["ends"], strict=True))

@@ -76,7 +76,7 @@ class SyncQueueReader:
             raise InvalidSetting(f"this reader does not read bucket {bucket_id!r}, only {self.bucket_ids}")
         if self.reader is None:
             return
-        offsets = [0] * self.queue.num_buckets
+        offsets = [0] * self.queue.bucket_count
         for bucket, place in self.offsets.items():
             offsets[bucket] = offset if bucket_id in (None, bucket) else place
         self.reader.seek(position_text({self.queue.topic: offsets}))

@@ -33,7 +33,7 @@ class Stream:
 
     @property
     def buckets(self) -> int:
-        """How many it has."""
+        """As `dq.Stream.buckets`."""
         return self._it.buckets
 
     async def add(

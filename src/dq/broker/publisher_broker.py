@@ -159,7 +159,7 @@ class PublisherBroker:
             check_new_stream(name)
         settings = StreamSettings.from_dict(wish)
         stream = self._catalog.create(name, settings)
-        log.info("stream %s is made with %d bucket(s), durability %s", name, settings.buckets, settings.durability)
+        log.info("stream %s is made with %d bucket(s), durability %s", name, settings.bucket_count, settings.durability)
         self._opened(stream)
         return stream
 

@@ -88,7 +88,7 @@ class SinkShards:
 
     def reopen(self, found: StreamDescription) -> None:
         """A stream that the sink is over has a new writer; how far it is committed is told later."""
-        for bucket in range(found.settings.buckets):
+        for bucket in range(found.settings.bucket_count):
             self._add_shard(found, bucket, 0)
         self._close_detached()  # those follow it too: what is trimmed meanwhile would else lie beyond an end that it had
 

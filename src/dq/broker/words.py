@@ -15,9 +15,10 @@ from dq.model.shown import shown
 
 
 def acked(run: SinkRun, consumer: str, event: Event, now: float) -> None:
-    """ACK: these are done."""
+    """ACK: these are done; or, with `expired`, were not handed to the user's code, since their time was over."""
+    settle = run.core.ack_expired if event.get("expired", False) else run.core.ack
     for lease, first, end in _triples(event["ranges"]):
-        run.core.ack(consumer, lease, ((first, end),), now)
+        settle(consumer, lease, ((first, end),), now)
 
 
 def given_back(run: SinkRun, consumer: str, event: Event, now: float) -> None:

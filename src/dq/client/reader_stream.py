@@ -85,7 +85,7 @@ class Shelf:
         found = read_stream(self._files, self.root, name)
         gone = read_gone(self._files, self.root, found)
         firsts, ends = [], []
-        for bucket in range(found.settings.buckets):
+        for bucket in range(found.settings.bucket_count):
             log = self.log(name, bucket, found.settings)
             try:
                 ends.append(log.look())
@@ -118,7 +118,7 @@ class ReaderStream:
     def _make(self, told: Told, start: Start | None) -> None:
         """Stands in each bucket where `start` says; None: at the first record."""
         self.uuid = told.uuid
-        chosen = self._shelf.choose(self.name, told.settings.buckets)
+        chosen = self._shelf.choose(self.name, told.settings.bucket_count)
         if start is not None:
             start.check_over({self.name: chosen})
         for cursor in self.cursors:
@@ -196,7 +196,7 @@ class ReaderStream:
     def offsets(self) -> list[int]:
         """The next offset of each bucket of the stream; 0 for those that are not read."""
         by_bucket = {cursor.bucket: cursor.offset for cursor in self.cursors}
-        return [by_bucket.get(bucket, 0) for bucket in range(self._told.settings.buckets)]
+        return [by_bucket.get(bucket, 0) for bucket in range(self._told.settings.bucket_count)]
 
     def close(self) -> None:
         """Closes its logs."""

@@ -26,6 +26,7 @@ class SinkStats:
         settled: acked, dropped, or dead-lettered and stored.
         dropped: those of the settled that were dropped.
         filtered: settled unseen, since they did not match the sink's topic or pattern.
+        expired: settled without being handed to the user's code, since their time was over.
         removed: taken out of the stream before they were settled.
         missed: trimmed before they were settled.
         redelivered: handed out once more.
@@ -49,6 +50,7 @@ class SinkStats:
     settled: int
     dropped: int
     filtered: int
+    expired: int
     removed: int
     missed: int
     redelivered: int

@@ -86,7 +86,7 @@ class Stream:
 
     @property
     def buckets(self) -> int:
-        """How many it has."""
+        """How many it has for each of its priorities: among so many the keys are shared out."""
         return self.settings.buckets
 
     # --- records -----------------------------------------------------------------------------------------------------

@@ -175,8 +175,8 @@ class Book:
         return number
 
     def pass_over(self, kind: str, ledger: Ledger, ranges: Iterable[Range]) -> int:
-        """Settles unseen what of `ranges` is in no hand. `kind` says why: "skip", it does not match; "remove", it was taken
-        out of the stream. Returns how many that were.
+        """Settles unseen what of `ranges` is in no hand. `kind` says why: "skip", it does not match; "expire", its time
+        is over; "remove", it was taken out of the stream. Returns how many that were.
 
         Raises:
             IllegalStep: one lies beyond records that were never leased.
@@ -190,6 +190,8 @@ class Book:
         if count:
             if kind == "skip":
                 self.counters.filtered += count
+            elif kind == "expire":
+                self.counters.expired += count
             else:
                 self.counters.removed += count
             self.notes.add({kind: done, "stream": ledger.shard[0], "bucket": ledger.shard[1]})
@@ -209,7 +211,10 @@ class Book:
                 count += part[1] - part[0]
         if not count:
             return 0
-        self.counters.settled += count
+        if kind == "expired":
+            self.counters.expired += count
+        else:
+            self.counters.settled += count
         if kind == "drop":
             self.counters.dropped += count
         if lease is None or held - lease.open.count != count:

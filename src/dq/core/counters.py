@@ -11,6 +11,7 @@ class Counters:
 
     settled: int = 0
     filtered: int = 0
+    expired: int = 0
     removed: int = 0
     dropped: int = 0
     redelivered: int = 0

@@ -12,8 +12,10 @@ As the sink lives::
                                                                                       settled; may have "without" too
     {"skip":[[250,900]],"stream":"emails","bucket":0}                                 passed over: they do not match its filter
     {"remove":[[900,901]],"stream":"emails","bucket":0}                               passed over: taken out of the stream
+    {"expire":[[901,950]],"stream":"emails","bucket":0}                               passed over: their time was over
     {"ack":17,"stream":"emails","bucket":0,"ranges":[[100,120],[121,150]]}            only what it newly settled
     {"drop":17,"stream":"emails","bucket":0,"ranges":[[120,121]]}
+    {"expired":17,"stream":"emails","bucket":0,"ranges":[[121,122]]}                  not handed to the user's code, for that
     {"release":17,"stream":"emails","bucket":0,"ranges":[[140,150]]}                  given back, no attempt burned
     {"retry":17,"stream":"emails","bucket":0,"offset":120,"attempts":1,"after":0.05,"error":"ValueError: …"}
     {"overdue":17,"stream":"emails","bucket":0,"offset":120,"attempts":2,"error":"lease expired"}

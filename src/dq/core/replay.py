@@ -331,6 +331,8 @@ _KINDS: dict[str, Callable[[Book, Note], None]] = {
     "dying": _replay_dying,
     "ended": _replay_ended,
     "epoch": _replay_epoch,
+    "expire": _passer("expire"),
+    "expired": _settler("expired"),
     "forget": _replay_forget,
     "group": _replay_group,
     "held": _replay_held,

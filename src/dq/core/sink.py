@@ -250,14 +250,15 @@ class SinkCore(SinkWords):
         a hand stays there.
 
         Args:
-            kind: "skip", they do not match the sink's filter; "remove", they were taken out of the stream.
+            kind: "skip", they do not match the sink's filter; "expire", their time is over; "remove", they were taken out of
+                the stream.
 
         Raises:
             IllegalStep: the offer is out of date; nothing has changed.
         """
         ledger, first = self._book.ledgers.get(offer.shard), offer.first
         source = State.SUSPECT if offer.alone else State.WAITING
-        if ledger is None or count < 1 or first >= ledger.end or kind not in ("skip", "remove"):
+        if ledger is None or count < 1 or first >= ledger.end or kind not in ("skip", "expire", "remove"):
             raise IllegalStep(f"{count} records of {offer} cannot {kind}: it is out of date; nothing was changed")
         ledger.leasable(source, first, first + 1, Step.SKIP)
         self._book.pass_over(kind, ledger, [(first, min(first + count, ledger.end))])

@@ -36,6 +36,10 @@ class SinkWords(SinkShards):
         """
         return self._settle("ack", consumer, lease, ranges, now)
 
+    def ack_expired(self, consumer: str, lease: int, ranges: Sequence[Range], now: float) -> int:
+        """As `ack`, of records whose time was over before the user's code had them; they are counted apart."""
+        return self._settle("expired", consumer, lease, ranges, now)
+
     def drop(self, consumer: str, lease: int, ranges: Sequence[Range], now: float) -> int:
         """As `ack`, of records that are not to be done."""
         return self._settle("drop", consumer, lease, ranges, now)

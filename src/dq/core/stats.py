@@ -63,9 +63,10 @@ class SinkStats:
         shards, consumers: each of them.
         paused: nothing is offered until it is resumed.
         settled: acked, dropped, or dead-lettered and stored; by a sink without acks, handed out. What was passed over unseen
-            is counted apart: all that is over is settled + filtered + removed + missed, in a sink that was never sought back.
+            is counted apart: all that is over is settled + filtered + expired + removed + missed, in a sink that was never sought back.
         dropped: those of the settled that were dropped.
         filtered: passed over, as they do not match the sink's filter.
+        expired: passed over, as their time was over before the user's code had them.
         removed: passed over, as they were taken out of the stream.
         redelivered: leased once more.
         retried: failed in a handler.
@@ -86,6 +87,7 @@ class SinkStats:
     settled: int
     dropped: int
     filtered: int
+    expired: int
     removed: int
     redelivered: int
     retried: int
@@ -135,6 +137,7 @@ def sink_stats(name: str, book: Book, notes_unknown: int) -> SinkStats:
         settled=counters.settled,
         dropped=counters.dropped,
         filtered=counters.filtered,
+        expired=counters.expired,
         removed=counters.removed,
         redelivered=counters.redelivered,
         retried=counters.retried,

@@ -184,8 +184,8 @@ class Catalog:
             backend = backend_of(settings)
         except (InvalidSetting, TypeError) as error:
             raise LogError(f"stream {name!r} cannot be opened: {error}") from error
-        if not isinstance(marks, list) or len(marks) != settings.buckets:
-            marks = [None] * settings.buckets
+        if not isinstance(marks, list) or len(marks) != settings.bucket_count:
+            marks = [None] * settings.bucket_count
         writers: list[StorageWriter] = []
         try:
             for bucket, mark in enumerate(marks):
@@ -240,7 +240,7 @@ class Catalog:
         except LogError as error:  # it is made: once it can be opened, it is tried again
             self.errors[name] = error
             raise
-        gone = Gone.nothing(settings.buckets)
+        gone = Gone.nothing(settings.bucket_count)
         stream = self.streams[name] = OpenStream(described, writers, gone, list(gone.marks))
         return stream
 
@@ -255,7 +255,7 @@ class Catalog:
             self._quarantine.take_file(making.name, making)
         try:
             files.make_directory(making)
-            for bucket in range(described.settings.buckets):
+            for bucket in range(described.settings.bucket_count):
                 files.make_directory(making / str(bucket))
             files.write_new(making / "stream.json", described.encode())
             files.sync_directory(making)
@@ -307,7 +307,7 @@ class Catalog:
 
     def _destroy_elsewhere(self, stream: OpenStream | None) -> None:
         if stream is not None:
-            for bucket in range(stream.settings.buckets):
+            for bucket in range(stream.settings.bucket_count):
                 backend_of(stream.settings).destroy(self._place(stream.name, bucket, stream.settings))
 
     def _remove(self, path: Path) -> None:

@@ -129,7 +129,7 @@ def read_gone(files: Files, root: Path, described: StreamDescription) -> Gone:
     Raises:
         Damaged, NewerFormat, LogError: the file cannot be used.
     """
-    path, buckets = Layout(root).gone_file(described.name), described.settings.buckets
+    path, buckets = Layout(root).gone_file(described.name), described.settings.bucket_count
     with blamed(path, "restore it from a backup; without it, records that were trimmed or removed are seen again"):
         try:
             fields = read_sealed(files, path, _BYTES_MAX)

@@ -57,7 +57,7 @@ def read_stream(files: Files, root: Path, name: str) -> StreamDescription:
         if described != name:
             raise Malformed(f"it describes the stream {described!r:.200}")
         settings = settings_of(StreamSettings, want(fields, "settings", dict))
-        starts, made = _starts(fields.get("starts", []), settings.buckets), fields.get("made")
+        starts, made = _starts(fields.get("starts", []), settings.bucket_count), fields.get("made")
         if made is not None:
             want(fields, "made", float)
         return StreamDescription(name, uuid, epoch, settings, starts, made)

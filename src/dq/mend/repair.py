@@ -86,7 +86,7 @@ def accept_loss(stream: Path | str, *, dry_run: bool = False) -> Repair:
     with unserved(target.root):
         found = _described(files, target)
         looking = LookingFiles()
-        ends = [look_at_bucket(looking, target.root, found, bucket).end.offset for bucket in range(found.settings.buckets)]
+        ends = [look_at_bucket(looking, target.root, found, bucket).end.offset for bucket in range(found.settings.bucket_count)]
         done = Repair(f"streams/{target.name}", ends, 0, [], dry_run, accepted=True)
         if not dry_run:
             # Also of earlier starts: it may have grown again since it lost its end.
@@ -168,7 +168,7 @@ def _described(files: Files, target: Target) -> StreamDescription:
 
 def _begin_epoch(files: Files, target: Target, end: int) -> None:
     found = _described(files, target)
-    ends = [end if bucket == target.bucket else _NO_END for bucket in range(found.settings.buckets)]
+    ends = [end if bucket == target.bucket else _NO_END for bucket in range(found.settings.bucket_count)]
     _write_description(files, target, found.next_epoch(ends, accepted=True))
 
 

@@ -151,7 +151,7 @@ class _Verifier:
         if found.settings.backend != "json":
             yield _own_class(found)
             return
-        for bucket in range(found.settings.buckets):
+        for bucket in range(found.settings.bucket_count):
             for _ in range(tries):
                 check = self._check_bucket(found, bucket)
                 if check.state not in _FAULTS:

@@ -183,7 +183,7 @@ _FORMS: Final[dict[tuple[EventType, EventOwner], tuple[dict[str, _Kinds], dict[s
     ),
     (_T.TASK, _O.CONSUMER_BROKER): (
         {"lease": _WHOLE, "stream": _TEXT, "bucket": _WHOLE, "first": _WHOLE, "count": _WHOLE, "publishers": _LIST},
-        {"attempts": _DICT, "errors": _DICT, "without": _LIST},
+        {"attempts": _DICT, "errors": _DICT, "without": _LIST, "expires": _FLAG},
     ),
     (_T.ACK, _O.PUBLISHER_BROKER): (
         {},
@@ -197,7 +197,7 @@ _FORMS: Final[dict[tuple[EventType, EventOwner], tuple[dict[str, _Kinds], dict[s
         {"number": _WHOLE, "request": _WHOLE, "status": _DICT, "leases": _LIST, "settings": _DICT, "result": _DICT},
     ),
     (_T.ACK, _O.MANAGER): ({}, {"request": _WHOLE, "status": _DICT, "opened": _DICT, "result": _DICT}),
-    (_T.ACK, _O.CONSUMER): ({"number": _WHOLE, "ranges": _LIST}, {"now": _FLAG}),
+    (_T.ACK, _O.CONSUMER): ({"number": _WHOLE, "ranges": _LIST}, {"now": _FLAG, "expired": _FLAG}),
     (_T.NACK, _O.PUBLISHER_BROKER): (
         {"error": _TEXT, "message": _TEXT},
         {"bucket": _WHOLE, "sequence": _WHOLE, "request": _WHOLE, "stream": _TEXT, "publisher": _TEXT},

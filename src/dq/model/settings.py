@@ -24,6 +24,8 @@ _SCALARS = (str, int, float, bool, type(None))
 _AS_THE_BACKEND = "as the backend has it"
 _AS_THE_LIMITS = "as the limits have it"
 RETENTIONS = ("settled", "limits", "forever")
+BUCKETS_MAX = 1024
+PRIORITIES_MAX = 10
 PATTERN_CHARS_MAX = 1_000
 """Of a pattern: longer ones are lists of topics, and a sink for each is clearer."""
 
@@ -107,6 +109,9 @@ class StreamSettings(_Settings):
 
     Attributes:
         buckets: shards, fixed for ever; default 1.
+        priorities: how many priorities its records can have, fixed for ever; 1 (default) to 10. Each is a lane of `buckets`
+            shards of its own: the bucket of a record is `priority * buckets` and the one that its key has. Buckets times
+            priorities are at most 1024.
         durability: when a receipt is given. "sync" (default): the batch is on disk. "interval": it is written, and flushed
             within `sync_seconds`. "os": it is written, and the system flushes it when it likes, 30 s later as a rule. With
             these two it survives the death of every dq process, not that of the machine. "memory": it is kept by the
@@ -137,6 +142,7 @@ class StreamSettings(_Settings):
     FREE: ClassVar[frozenset[str]] = frozenset({"backend_path"})
 
     buckets: int = 1
+    priorities: int = 1
     durability: str = _AS_THE_BACKEND
     sync_seconds: float = 1.0
     retention: str = _AS_THE_LIMITS
@@ -153,7 +159,13 @@ class StreamSettings(_Settings):
     backend_path: str = ""
 
     def __post_init__(self) -> None:
-        _check_number("buckets", self.buckets, 1, 1024, whole=True)
+        _check_number("buckets", self.buckets, 1, BUCKETS_MAX, whole=True)
+        _check_number("priorities", self.priorities, 1, PRIORITIES_MAX, whole=True)
+        if self.bucket_count > BUCKETS_MAX:
+            raise InvalidSetting(
+                f"buckets={self.buckets} for each of priorities={self.priorities} are {self.bucket_count} buckets; "
+                f"{BUCKETS_MAX} are the most of a stream: give it fewer of the one or of the other"
+            )
         in_memory = self.backend == MEMORY
         if self.durability == _AS_THE_BACKEND:
             object.__setattr__(self, "durability", MEMORY if in_memory else "sync")
@@ -173,6 +185,11 @@ class StreamSettings(_Settings):
         object.__setattr__(self, "backend_options", _options_text(self.backend_options))
         if not isinstance(self.backend_path, str):
             raise InvalidSetting(f"backend_path must be the path of a directory, as a text, not {shown(self.backend_path)}")
+
+    @property
+    def bucket_count(self) -> int:
+        """Shards of all priorities together: bucket `lane * buckets + b` is of priority `lane`."""
+        return self.buckets * self.priorities
 
     @property
     def options(self) -> dict[str, Any]:

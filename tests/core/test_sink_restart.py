@@ -266,6 +266,7 @@ def test_the_form_of_a_snapshot_is_what_it_always_was(desk):
             "counters": {
                 "settled": 11,
                 "filtered": 0,
+                "expired": 0,
                 "removed": 0,
                 "dropped": 0,
                 "redelivered": 0,

@@ -63,7 +63,8 @@ class SinkStats:
         shards, consumers: each of them.
         paused: nothing is offered until it is resumed.
         settled: acked, dropped, or dead-lettered and stored; by a sink without acks, handed out. What was passed over unseen
-            is counted apart: all that is over is settled + filtered + expired + removed + missed, in a sink that was never sought back.
+            is counted apart: all that is over is settled + filtered + expired + removed + missed, in a sink that was never
+            sought back.
         dropped: those of the settled that were dropped.
         filtered: passed over, as they do not match the sink's filter.
         expired: passed over, as their time was over before the user's code had them.

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         LogError,
         MissingColumn,
         NewerFormat,
+        OnceFull,
         OutcomeUnknown,
         ProtocolError,
         PublishError,
@@ -111,6 +112,7 @@ _HOMES = {
         "LogError",
         "MissingColumn",
         "NewerFormat",
+        "OnceFull",
         "OutcomeUnknown",
         "ProtocolError",
         "PublishError",
@@ -165,13 +167,14 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "AlreadySettled", "App", "AppConfig", "BackendFailed", "BroadcastFailed", "BroadcastResult", "Broker",
     "BrokerError", "BrokerLost", "BrokerManager", "BrokerNotRunning", "BrokerRunning", "BucketPlace", "Closed",
-    "Consumer", "Damaged", "DiskFull", "DqError", "Event", "EventOwner", "EventType", "Forked", "InUse", "InvalidName",
-    "InvalidPayload", "InvalidSetting", "Listener", "ListenerDropped", "LogError", "MissingColumn", "NewerFormat",
-    "Outcome", "OutcomeUnknown", "Pinned", "ProtocolError", "PublishError", "PublishTimeout", "Publisher", "QueueFull",
-    "Reader", "Receipt", "Receipts", "Record", "RecordTooLarge", "RecordsTrimmed", "SequenceError", "SettingsMismatch",
-    "Signal", "Sink", "SinkSettings", "SinkStats", "StorageBackend", "Stream", "StreamReadOnly", "StreamSettings",
-    "StreamStats", "SyncFailed", "Task", "TaskIn", "Topic", "UnknownSink", "UnknownStream", "UsageError",
-    "Verification", "connect", "get_backend_class", "list_backends", "register_backend", "verify",
+    "Consumer", "Damaged", "DiskFull", "DqError", "Event", "EventOwner", "EventType", "Forked", "InUse",
+    "InvalidName", "InvalidPayload", "InvalidSetting", "Listener", "ListenerDropped", "LogError", "MissingColumn",
+    "NewerFormat", "OnceFull", "Outcome", "OutcomeUnknown", "Pinned", "ProtocolError", "PublishError",
+    "PublishTimeout", "Publisher", "QueueFull", "Reader", "Receipt", "Receipts", "Record", "RecordTooLarge",
+    "RecordsTrimmed", "SequenceError", "SettingsMismatch", "Signal", "Sink", "SinkSettings", "SinkStats",
+    "StorageBackend", "Stream", "StreamReadOnly", "StreamSettings", "StreamStats", "SyncFailed", "Task", "TaskIn",
+    "Topic", "UnknownSink", "UnknownStream", "UsageError", "Verification", "connect", "get_backend_class",
+    "list_backends", "register_backend", "verify",
 ]  # fmt: skip
 __version__ = "0.1.0"
 

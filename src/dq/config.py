@@ -47,6 +47,10 @@ class Limits:
     """When the wall clock has leapt ahead by more since the last look, nothing is dropped for its age at this one."""
     removed_ranges_max: int = 100_000
     """Ranges of records that were taken out of one stream: 3 MB in its file, and as much in memory."""
+    once_keys_max: int = 1_000_000
+    """Keys of `publish(once=)` that one stream remembers: 125 MB. One more is refused, and none is forgotten early."""
+    once_waiting_bytes_max: int = 64 * MIB
+    """Records with such keys that wait until the keys of their stream are read; with more, everybody waits for that."""
     reserve_bytes: int = 8 * MIB
     """Kept free beside the sinks, so that acks go on when the disk is full."""
     memory_bytes_max: int = 256 * MIB

@@ -22,6 +22,7 @@
     ├── PublishError              carries `.receipts` of what was committed before it
     │   ├── RecordTooLarge        one record is over the limit
     │   ├── QueueFull             too much waits already
+    │   ├── OnceFull              as many keys of `publish(once=)` are remembered as may be
     │   ├── DiskFull              no room; nothing of the batch was stored
     │   ├── StreamReadOnly        the stream takes no records until it is mended
     │   ├── PublishTimeout        no answer in time; outcome unknown, `.future` still ends    (TimeoutError)
@@ -141,6 +142,10 @@ class RecordTooLarge(PublishError):
 
 class QueueFull(PublishError):
     """Raised when a bounded queue has no room for what was handed in; nothing of it was stored."""
+
+
+class OnceFull(PublishError):
+    """Raised when a stream remembers as many keys of `publish(once=)` as it may. Not stored; the message says when to try."""
 
 
 class DiskFull(PublishError):

@@ -16,6 +16,7 @@ from dq.broker.life import ExitCode, Life, Setup, prepare
 from dq.broker.notices import Notices
 from dq.broker.opened import describe, figures
 from dq.broker.readers import Readers
+from dq.broker.staged import Staged, refusal
 from dq.broker.stream_changes import Holder, StreamChanges
 from dq.broker.trimming import Trimming
 from dq.errors import (
@@ -27,12 +28,12 @@ from dq.errors import (
     UnknownStream,
 )
 from dq.log import memory
-from dq.log.backend import Batch, End, StorageWriter, Stored
+from dq.log.backend import Batch, End, StorageWriter
 from dq.log.catalog import Catalog, OpenStream
 from dq.log.directories import make_directory
 from dq.log.layout import Layout
 from dq.log.locks import HeldLock
-from dq.model.about import check_about
+from dq.model.about import check_about, is_counted
 from dq.model.event import Event, EventOwner, EventType
 from dq.model.names import base_stream, check_client_id, check_name, check_new_stream, near_names
 from dq.model.settings import StreamSettings
@@ -43,16 +44,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("dq")
 _OWNER = EventOwner.PUBLISHER_BROKER
 Shard = tuple[str, int]
-
-
-class Staged:
-    """A batch of this turn: stored and synced when its bucket's commit succeeds, and answered then."""
-
-    __slots__ = ("bucket", "client", "publisher", "sequence", "stored", "stream")
-
-    def __init__(self, client: Holder | None, stream: str, bucket: int, batch: Batch, stored: Stored) -> None:
-        self.client, self.stream, self.bucket, self.stored = client, stream, bucket, stored
-        self.publisher, self.sequence = batch.publisher, batch.sequence
 
 
 class PublisherBroker:
@@ -221,14 +212,17 @@ class PublisherBroker:
             client.id, sequence, count, event.body, tuple(fields.get("topics", ())), fields.get("again", False),
             None if about is None else check_about(about, count),
         )  # fmt: skip
+        once = not is_counted(batch.about)
         try:
             self._stage(client, client.stream, bucket, batch)
         except ProtocolError:
             raise
         except DqError as error:
-            if self._staged:  # a publisher takes answers in the order of its batches: those before this one are answered first
+            if (
+                self._staged and not once
+            ):  # a publisher takes answers in the order of its batches: those before this one are answered first
                 self._commit_staged()
-            self._desk.answer(client, nack(_OWNER, error, bucket=bucket, sequence=sequence))
+            self._desk.answer(client, refusal(error, bucket, sequence, once=once))
 
     def _stage(self, client: Holder | None, stream: OpenStream, bucket: int, batch: Batch) -> None:
         writer = stream.writers[bucket]
@@ -250,6 +244,8 @@ class PublisherBroker:
             raise ProtocolError(f"stream {stream.name} has no bucket {bucket}")
         topics, again = tuple(event.get("topics", ())), event.get("again", False)
         checked = None if about is None else check_about(about, count)
+        if not is_counted(checked):
+            raise ProtocolError("a key for once is for publishers; the other broker has numbers of its own")
         self._stage(
             None, stream, bucket, Batch(event["publisher"], event["sequence"], count, event.body, topics, again, checked)
         )
@@ -311,7 +307,7 @@ class PublisherBroker:
             if staged.stored.first + staged.stored.count <= end:
                 self._answer_stored(staged)
             else:
-                self._answer_failed(staged, result)
+                self._answer(staged, staged.nack(result))
 
     def _end_on_failed_flush(self, error: DqError) -> None:
         """The next broker finds out what the disk has: this one cannot know any more."""
@@ -319,26 +315,15 @@ class PublisherBroker:
             self._life.fail(error)
 
     def _answer_stored(self, staged: Staged) -> None:
-        stored = staged.stored
         self._batches += 1
-        self._records += stored.count
-        if staged.client is not None:
-            fields = {"bucket": staged.bucket, "sequence": staged.sequence, "first": stored.first, "count": stored.count}
-            self._desk.answer(staged.client, Event(EventType.ACK, _OWNER, fields))
-        else:
-            self._life.tell(Event(EventType.ACK, _OWNER, self._neighbour_fields(staged)))
+        self._records += staged.stored.count
+        self._answer(staged, staged.ack())
 
-    def _answer_failed(self, staged: Staged, error: DqError) -> None:
+    def _answer(self, staged: Staged, answer: Event) -> None:
         if staged.client is not None:
-            self._desk.answer(staged.client, nack(_OWNER, error, bucket=staged.bucket, sequence=staged.sequence))
+            self._desk.answer(staged.client, answer)
         else:
-            self._life.tell(nack(_OWNER, error, **self._neighbour_fields(staged)))
-
-    @staticmethod
-    def _neighbour_fields(staged: Staged) -> dict[str, object]:
-        return {
-            "stream": staged.stream, "bucket": staged.bucket, "sequence": staged.sequence, "publisher": staged.publisher,
-        }  # fmt: skip
+            self._life.tell(answer)
 
     # --- the hint to the other broker ------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from dq.log.format import (
     HEADER_BYTES_MAX,
     Identity,
     SegmentHeader,
+    check_publisher,
     count_lines,
     encode_about,
     encode_batch,
@@ -34,6 +35,7 @@ from dq.log.quarantine import Quarantine
 from dq.log.recovery import Recovered, Recovery, clean_end
 from dq.log.retention import SegmentStats
 from dq.log.storage import Batch, End, StorageStats, Stored
+from dq.model.about import is_counted
 
 
 def recover(
@@ -125,9 +127,13 @@ class BucketLog:
         lines, publisher, sequence, count = batch.lines, batch.publisher, batch.sequence, batch.count
         self._check(sequence, count, lines)
         checksum = crc32(lines)
-        known = self._windows.find(publisher, sequence, checksum, count, batch.again)
-        if known is not None:
-            return known
+        counted = is_counted(batch.about)
+        if counted:
+            known = self._windows.find(publisher, sequence, checksum, count, batch.again)
+            if known is not None:
+                return known
+        else:
+            check_publisher(publisher)
         first, now = self._next, self._wall()
         extra = encode_topics(batch.topics, self._limits.batch_topics_max) if batch.topics else b""
         if batch.about:
@@ -141,7 +147,8 @@ class BucketLog:
             )
         if not self._parts:
             self._begin_commit(now)
-        self._windows.stage(publisher, sequence, checksum, first, count, now)
+        if counted:
+            self._windows.stage(publisher, sequence, checksum, first, count, now)
         self._parts += (header, lines)
         self.staged_bytes += len(header) + len(lines)
         self._next, self._crc = first + count, crc

@@ -49,6 +49,7 @@ from dq.log.quarantine import Quarantine
 from dq.log.scan import Broken, Flaw, Seen, Walk, begins_like, confirmed_after, has_all_lines, has_hole, scan
 from dq.log.storage import End, RecoveryReport
 from dq.log.window import Windows
+from dq.model.about import is_counted
 
 SEGMENT_START = b'{"segment":'
 SEGMENT_BYTES_MAX = 1024 * MIB
@@ -259,8 +260,9 @@ class Recovery:
 
     def _gather(self, _: bytes, seen: list[Seen]) -> None:
         windows, at = self._windows, 0.0
-        for first, count, _lines, _stop, publisher, sequence, checksum, at, _topics, _about in seen:
-            windows.stage(publisher, sequence, checksum, first, count, at)
+        for first, count, _lines, _stop, publisher, sequence, checksum, at, _topics, about in seen:
+            if about is None or is_counted(about):
+                windows.stage(publisher, sequence, checksum, first, count, at)
         windows.keep(at)
 
     def _check_place(self, header: SegmentHeader, segment: _Segment) -> None:

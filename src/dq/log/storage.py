@@ -38,7 +38,8 @@ class Batch:
 
     Attributes:
         publisher: its id, `[A-Za-z0-9._:-]{1,160}`.
-        sequence: number of the batch, from 0, per publisher and bucket.
+        sequence: number of the batch, from 0, per publisher and bucket; of one whose `about` has a key for `once` it is a
+            number to be seen, and nothing is known by it.
         count: lines in `lines`.
         lines: the record lines, each ending in a newline.
         topics: the topics in it, each once; empty when no record has one.

@@ -30,6 +30,11 @@ _FORMS: Final[dict[str, tuple[type, ...]]] = {
 }
 
 
+def is_counted(about: About) -> bool:
+    """Whether a batch has a number in its publisher's sequence. One with a key for `once` has none: by its key it is known."""
+    return about is None or "once" not in about
+
+
 def check_about(about: Mapping[str, Any], count: int) -> dict[str, Any]:
     """What a client or a broker says of a batch of `count` records, looked at.
 

@@ -189,7 +189,8 @@ _FORMS: Final[dict[tuple[EventType, EventOwner], tuple[dict[str, _Kinds], dict[s
         {},
         {
             "bucket": _WHOLE, "sequence": _WHOLE, "first": _WHOLE, "count": _WHOLE, "request": _WHOLE,
-            "stream": _TEXT, "publisher": _TEXT, "opened": _DICT, "status": _DICT, "result": _DICT,
+            "stream": _TEXT, "publisher": _TEXT, "opened": _DICT, "status": _DICT, "result": _DICT, "once": _FLAG,
+            "stored_bucket": _WHOLE,
         },
     ),
     (_T.ACK, _O.CONSUMER_BROKER): (
@@ -200,7 +201,7 @@ _FORMS: Final[dict[tuple[EventType, EventOwner], tuple[dict[str, _Kinds], dict[s
     (_T.ACK, _O.CONSUMER): ({"number": _WHOLE, "ranges": _LIST}, {"now": _FLAG, "expired": _FLAG}),
     (_T.NACK, _O.PUBLISHER_BROKER): (
         {"error": _TEXT, "message": _TEXT},
-        {"bucket": _WHOLE, "sequence": _WHOLE, "request": _WHOLE, "stream": _TEXT, "publisher": _TEXT},
+        {"bucket": _WHOLE, "sequence": _WHOLE, "request": _WHOLE, "stream": _TEXT, "publisher": _TEXT, "once": _FLAG},
     ),
     (_T.NACK, _O.CONSUMER_BROKER): ({"error": _TEXT, "message": _TEXT}, {"number": _WHOLE, "request": _WHOLE}),
     (_T.NACK, _O.MANAGER): ({"error": _TEXT, "message": _TEXT}, {"request": _WHOLE}),

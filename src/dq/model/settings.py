@@ -130,6 +130,8 @@ class StreamSettings(_Settings):
         max_age: seconds for which a record is kept; it is gone within a second or two after that; default None, no limit.
         ttl: seconds after which the whole stream is destroyed; default None, never.
         ttl_sliding: whether each record that is added renews the `ttl`; default False: it counts from when the stream was made.
+        once_seconds: for how long a key of `publish(once=)` is remembered: within it no second record is stored under that
+            key. Longer than a publisher may look for a broker that went away, which is 30 s; default 300, five minutes.
         segment_bytes: size at which a segment is closed; default 64 MiB.
         backend: name of the storage backend; default "json". With "memory" the durability is "memory" too. A class of the
             user's own is named as "module:qualname".
@@ -153,6 +155,7 @@ class StreamSettings(_Settings):
     max_age: float | None = None
     ttl: float | None = None
     ttl_sliding: bool = False
+    once_seconds: float = 300.0
     segment_bytes: int = 64 << 20
     backend: str = "json"
     backend_options: str = ""
@@ -179,6 +182,7 @@ class StreamSettings(_Settings):
         self._check_retention()
         _check_number("keep_seconds", self.keep_seconds, 0, 10**10, whole=False)
         _check_number("keep_bytes", self.keep_bytes, 0, 1 << 62, whole=True)
+        _check_number("once_seconds", self.once_seconds, 0.1, 10**7, whole=False)
         _check_number("segment_bytes", self.segment_bytes, 4096, 1 << 40, whole=True)
         if not isinstance(self.backend, str) or not self.backend:
             raise InvalidSetting(f"backend must be the name of a storage backend, not {shown(self.backend)}")

@@ -135,7 +135,9 @@ class Hand:
     def _fill(self, lease: HeldLease, offsets: Sequence[int], records: list[Any]) -> None:
         self._ready_records = iter(records)
         # The records come first: zip then sees their end at once and lets go of the list, before the next is decoded.
-        self.ready = zip(self._ready_records, repeat(lease), offsets)
+        ready = zip(self._ready_records, repeat(lease), offsets)
+        # Not a generator, which two threads cannot ask at once.
+        self.ready = filter(_of_use, ready) if lease.expires else ready
 
     @property
     def ready_count(self) -> int:
@@ -193,11 +195,16 @@ class Hand:
         with self.lock:
             events: list[Event] = []
             ranges: list[list[int]] = []
+            expired: list[list[int]] = []
             for _ in range(len(self.dirty)):
                 lease = self.dirty.popleft()
                 ranges += [[lease.number, first, end] for first, end in lease.take_acked()]
+                if lease.expires:
+                    expired += [[lease.number, first, end] for first, end in lease.take_expired()]
                 if lease.left <= 0:
                     self._leases.pop(lease.number, None)
+            if expired:
+                events.append(self._numbered(EventType.ACK, {"ranges": expired, "expired": True}))
             if ranges:
                 events.append(self._numbered(EventType.ACK, {"ranges": ranges}))
             decided, self._decided = self._decided, []
@@ -364,7 +371,7 @@ class Hand:
             self._granted, self.resuming = 0, False
             lost = {number for number in self._leases if number not in set(kept)}
             if self._working is not None and self._working.number in lost:
-                deque(self.ready, maxlen=0)  # emptied in place: other threads may be taking from it
+                deque(self._ready_records, maxlen=0)  # emptied in place: other threads may be taking from it
                 self._working.forget()
                 self._working = None
             self._arrived = deque(lease for lease in self._arrived if lease.number not in lost)
@@ -372,3 +379,8 @@ class Hand:
             for number in lost:
                 del self._leases[number]
             return list(self._unconfirmed.values())
+
+
+def _of_use(entry: tuple[dict[str, Any], HeldLease, int]) -> bool:
+    fields, lease, offset = entry
+    return lease.hands_out(fields, offset)

@@ -30,13 +30,14 @@ class HeldLease:
         attempts, errors: for those that come again: attempts burned before, and the last error.
         received_wall: when it came, seconds since 1970.
         left: how many are in hand and not settled.
+        expires: whether records are in it that expire: each is looked at before it is handed out.
         lost: those that are not in hand any more, since they were left unsettled for too long; a late ack of one is sent.
     """
 
     __slots__ = (
-        "_body", "_decoded", "_place", "_publishers", "_sent", "acked", "attempts", "bucket", "count", "errors", "extended",
-        "first", "grace", "hand", "left", "lost", "number", "offsets", "received_wall", "renewed_wall", "settled", "settler",
-        "stream",
+        "_body", "_decoded", "_expired", "_place", "_publishers", "_sent", "acked", "attempts", "bucket", "count",
+        "errors", "expires", "extended", "first", "grace", "hand", "left", "lost", "number", "offsets",
+        "received_wall", "renewed_wall", "settled", "settler", "stream",
     )  # fmt: skip
 
     def __init__(self, event: Event, hand: Hand, settler: Settler, grace: float, *, settled: bool = False) -> None:
@@ -57,6 +58,8 @@ class HeldLease:
         self.received_wall = self.renewed_wall = time.time()
         self.extended: dict[int, float] = {}
         self.acked: list[int] = []
+        self.expires: bool = fields.get("expires", False)
+        self._expired: list[int] = []
         self.settled = settled
         self.left = 0 if settled else self.count
         self.lost: set[int] = set()
@@ -79,6 +82,26 @@ class HeldLease:
         self.hand.dirty.append(self)
         if self.hand.sleeper.sleeping:
             self.hand.sleeper.wake()
+
+    def hands_out(self, fields: object, offset: int) -> bool:
+        """Whether a record is still of use; one that is not is settled as that, and not to be handed out."""
+        expires = fields.get("expires") if isinstance(fields, dict) else None
+        if not isinstance(expires, (int, float)) or expires > time.time():
+            return True
+        if not self.settled:
+            self._expired.append(offset)
+            self.begin_acks()  # after the append, as with an ack
+        return False
+
+    def take_expired(self) -> list[Range]:
+        """Those that were found to have expired since the last call, as ranges."""
+        count = len(self._expired)
+        offsets = self._expired[:count]
+        del self._expired[:count]
+        self.ended(offsets)
+        ranges = to_ranges(offsets)
+        self.note_sent(ranges)
+        return ranges
 
     def take_acked(self) -> list[Range]:
         """The acks since the last call, as ranges."""

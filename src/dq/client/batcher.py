@@ -90,7 +90,7 @@ class Batcher:
     # --- in --------------------------------------------------------------------------------------------------------
 
     def add(
-        self, line: bytes, key: str | None, topic: str | None, *, urgent: bool, now: float, way: Way | None = None
+        self, line: bytes, key: str | None, topic: str | None, way: Way | None = None, *, urgent: bool, now: float
     ) -> tuple[Draft, int]:
         """Takes one record; returns its batch and its place in it. An urgent one does not linger: somebody waits for it."""
         if way is None:

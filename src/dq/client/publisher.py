@@ -259,7 +259,7 @@ class Publisher:
         if batcher.waiting_bytes > LIMITS.waiting_bytes_max:
             self.wait_for_space()
         with batcher.lock:
-            return batcher.add(line, key, topic, urgent=urgent, now=0.0 if urgent else time.monotonic(), way=way)
+            return batcher.add(line, key, topic, way, urgent=urgent, now=0.0 if urgent else time.monotonic())
 
     # --- for other parts of the client -----------------------------------------------------------------------------
 
@@ -349,7 +349,10 @@ class Publisher:
             raise InvalidPayload(f"a key is a str, not {type(key).__name__}: convert it first")
         if topic is not None:
             check_name("topic", topic)
-        line = encode(payload, time.time(), key, topic, name, headers, None if way is None else way.facts())
+        if way is None:
+            line = encode(payload, time.time(), key, topic, name, headers)
+        else:
+            line = encode(payload, time.time(), key, topic, name, headers, way.facts())
         if len(line) > LIMITS.record_bytes_max:
             raise too_large(line)
         return line

@@ -11,6 +11,7 @@ import pytest
 
 import dq
 from dq import Forked, InvalidSetting, Publisher, Reader, TaskIn, aio
+from dq.core.buckets import bucket_of
 from stage import kill, pids, until
 
 HOUR = 3600.0
@@ -26,6 +27,41 @@ def records(broker, *streams: str) -> list[dict]:
 def publisher(broker, name):
     with Publisher(broker, name) as publisher:
         yield publisher
+
+
+# --- priority --------------------------------------------------------------------------------------------------------
+def test_a_priority_is_a_lane_of_buckets_on_every_face(broker, name):
+    stream = broker.stream(name, buckets=2, priorities=3)
+    of = {key: bucket_of(key, 2) for key in "abcd"}
+    with Publisher(broker, name, batch_size=5) as publisher:
+        for key, bucket in of.items():
+            assert publisher.publish(0, key=key).id.startswith(f"{name}/{bucket}/")
+            assert publisher.submit(1, key=key, priority=1).result(10).id.startswith(f"{name}/{2 + bucket}/")
+            assert broker.publish(name, 2, key=key, priority=2).id.startswith(f"{name}/{4 + bucket}/")
+        turns = [publisher.publish(1, priority=1).id.split("/")[1] for _ in range(4)]
+        assert turns in (["2", "3"] * 2, ["3", "2"] * 2)
+        receipts = publisher.publish_many(
+            TaskIn(n % 3, key=None if n % 2 else "abcd"[n % 4], priority=n % 3) for n in range(120)
+        )
+        assert len(receipts) == 120
+        with pytest.raises(InvalidSetting, match="priorities from 0 to 2"):
+            publisher.publish(3, priority=3)
+    assert stream.add("now", 2, priority=2).split("/")[1] in "45"
+    assert asyncio.run(an_aio_publish(broker, name, 1, priority=1)).split("/")[1] in "23"
+    lines = records(broker, name)
+    assert len(lines) == 12 + 4 + 120 + 2
+    for line in lines:
+        lane, bucket = divmod(line["bucket"], 2)
+        assert lane == line["payload"]
+        assert line.get("key") is None or bucket == of[line["key"]]
+    waiting = broker.publish(name, 4, key="a", priority=2, delay=HOUR).id
+    assert waiting.startswith(f"{name}-later/0/")
+    assert [line["priority"] for line in records(broker, f"{name}-later")] == [2]
+
+
+async def an_aio_publish(broker, name: str, payload: object, **options: object) -> str:
+    async with aio.Publisher(broker, name) as publisher:
+        return (await publisher.publish(payload, **options)).id
 
 
 # --- delay -----------------------------------------------------------------------------------------------------------

@@ -9,12 +9,12 @@ from typing import Any, Final
 from dq.client.wishes import LONGEST_SECONDS
 from dq.errors import InvalidSetting
 from dq.model.about import ONCE_CHARS_MAX
+from dq.model.settings import PRIORITIES_MAX
 from dq.model.shown import shown
 
 Moment = float | timedelta | datetime | None
 """Seconds or a timedelta from now on, an aware datetime, or None: never."""
 PLAIN_PRIORITY: Final = 0
-PRIORITIES_MAX: Final = 10
 
 
 @dataclass(frozen=True, slots=True)

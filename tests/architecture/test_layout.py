@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "app": _CLIENT,
     "embedded": _CLIENT,
     "aio": _CLIENT,
-    "testing": _CLIENT | {""},
+    "testing": _CLIENT | {"app"},
     "cli": _ALL,
     "demo": _ALL,
     "main": _ALL,

@@ -155,6 +155,18 @@ class App(Recurrences):
                 self._engine = DqEngine(self._given)  # type: ignore[arg-type]
             return self._engine
 
+    def exchange_engine(self, engine: Engine | None) -> Engine | None:
+        """Puts another engine in place of the app's, which is returned; for tests. None: the one it was given, at the next use.
+
+        Raises:
+            UsageError: the app runs.
+        """
+        with self._lock:
+            if self._run is not None:
+                raise UsageError("the app runs: stop it before another engine takes the place of its own")
+            self._engine, before = engine, self._engine
+            return before
+
     def publish(
         self,
         stream: str,

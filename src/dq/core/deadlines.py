@@ -59,6 +59,10 @@ class Deadlines(Generic[Key]):
                 self._push(key, due)
         return None
 
+    def items(self) -> list[tuple[Key, float]]:
+        """All keys and when they are due, in no order."""
+        return list(self._when.items())
+
     def due(self, now: float) -> list[Key]:
         """Takes out all that are due at `now`, in order of their times; of one time, in the order they were set."""
         over: list[Key] = []

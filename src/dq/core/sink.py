@@ -186,6 +186,10 @@ class SinkCore(SinkWords):
         """When `expire` is to be called next; it may find that all was renewed."""
         return self._deadlines.first()
 
+    def delays(self) -> list[tuple[Shard, int, float]]:
+        """When each record that waits to be tried again is to be offered: (shard, offset, monotonic seconds)."""
+        return [(key[1], key[2], when) for key, when in self._deadlines.items() if key[0] == "ready"]
+
     def expire(self, now: float) -> int:
         """Does what is due: leases and records that were not renewed, delays that are over, consumers that did not come
         back. Returns how many of these there were."""

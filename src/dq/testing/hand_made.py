@@ -1,40 +1,22 @@
-"""Fixtures and fakes for tests of programs that use dq: a real broker for a test, and a task made by hand.
-
-In a `conftest.py`::
-
-    pytest_plugins = ["dq.testing"]
-
-or `from dq.testing import dq_broker, task`. A handler is a function of a task, and needs no broker to be tested::
-
-    def test_a_mail_without_an_address_is_given_up():
-        letter = task({"to": ""})
-        send_mail(letter)
-        assert letter.outcome == Outcome.DEAD_LETTER
-        assert letter.reason == "no address"
-"""
+"""A task made by hand, for the test of a function that takes one; no broker is needed."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import orjson
-import pytest
 
 from dq.client.hand import Hand, Sleeper
 from dq.client.held_lease import HeldLease
-from dq.client.manager import BrokerManager
 from dq.client.task import Task
 from dq.config import LIMITS
 from dq.errors import InvalidPayload
 from dq.model.event import Event, EventOwner, EventType
 from dq.model.outcome import Outcome
 from dq.model.record import encode
-
-__all__ = ["HandMadeTask", "dq_broker", "task"]
 
 
 class HandMadeTask(Task):
@@ -134,10 +116,3 @@ def task(
     given = Event(EventType.TASK, EventOwner.CONSUMER_BROKER, fields, line)
     lease = HeldLease(given, Hand(desk, desk, 1), desk, grace)
     return HandMadeTask(lease, offset, orjson.loads(line))
-
-
-@pytest.fixture
-def dq_broker(tmp_path: Path) -> Iterator[BrokerManager]:
-    """A real broker on a data directory of this test alone; stopped at its end."""
-    with BrokerManager(tmp_path / "queue_data") as broker:
-        yield broker

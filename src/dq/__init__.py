@@ -35,6 +35,8 @@ if TYPE_CHECKING:
         DiskFull,
         DqError,
         Forked,
+        HandlerError,
+        HandlerTimeout,
         InUse,
         InvalidName,
         InvalidPayload,
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
         MissingColumn,
         NewerFormat,
         OnceFull,
+        NotImportable,
         OutcomeUnknown,
         ProtocolError,
         PublishError,
@@ -58,6 +61,7 @@ if TYPE_CHECKING:
         UnknownSink,
         UnknownStream,
         UsageError,
+        WorkerDied,
     )
     from dq.log.backend import get_backend_class, list_backends, register_backend
     from dq.log.storage import BucketPlace, StorageBackend
@@ -104,6 +108,8 @@ _HOMES = {
         "DiskFull",
         "DqError",
         "Forked",
+        "HandlerError",
+        "HandlerTimeout",
         "InUse",
         "InvalidName",
         "InvalidPayload",
@@ -113,6 +119,7 @@ _HOMES = {
         "MissingColumn",
         "NewerFormat",
         "OnceFull",
+        "NotImportable",
         "OutcomeUnknown",
         "ProtocolError",
         "PublishError",
@@ -127,6 +134,7 @@ _HOMES = {
         "UnknownSink",
         "UnknownStream",
         "UsageError",
+        "WorkerDied",
     ),
     "dq.log.backend": (
         "get_backend_class",
@@ -167,14 +175,14 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "AlreadySettled", "App", "AppConfig", "BackendFailed", "BroadcastFailed", "BroadcastResult", "Broker",
     "BrokerError", "BrokerLost", "BrokerManager", "BrokerNotRunning", "BrokerRunning", "BucketPlace", "Closed",
-    "Consumer", "Damaged", "DiskFull", "DqError", "Event", "EventOwner", "EventType", "Forked", "InUse",
-    "InvalidName", "InvalidPayload", "InvalidSetting", "Listener", "ListenerDropped", "LogError", "MissingColumn",
-    "NewerFormat", "OnceFull", "Outcome", "OutcomeUnknown", "Pinned", "ProtocolError", "PublishError",
-    "PublishTimeout", "Publisher", "QueueFull", "Reader", "Receipt", "Receipts", "Record", "RecordTooLarge",
-    "RecordsTrimmed", "SequenceError", "SettingsMismatch", "Signal", "Sink", "SinkSettings", "SinkStats",
-    "StorageBackend", "Stream", "StreamReadOnly", "StreamSettings", "StreamStats", "SyncFailed", "Task", "TaskIn",
-    "Topic", "UnknownSink", "UnknownStream", "UsageError", "Verification", "connect", "get_backend_class",
-    "list_backends", "register_backend", "verify",
+    "Consumer", "Damaged", "DiskFull", "DqError", "Event", "EventOwner", "EventType", "Forked", "HandlerError",
+    "HandlerTimeout", "InUse", "InvalidName", "InvalidPayload", "InvalidSetting", "Listener", "ListenerDropped",
+    "LogError", "MissingColumn", "NewerFormat", "NotImportable", "OnceFull", "Outcome", "OutcomeUnknown", "Pinned",
+    "ProtocolError", "PublishError", "PublishTimeout", "Publisher", "QueueFull", "Reader", "Receipt", "Receipts",
+    "Record", "RecordTooLarge", "RecordsTrimmed", "SequenceError", "SettingsMismatch", "Signal", "Sink",
+    "SinkSettings", "SinkStats", "StorageBackend", "Stream", "StreamReadOnly", "StreamSettings", "StreamStats",
+    "SyncFailed", "Task", "TaskIn", "Topic", "UnknownSink", "UnknownStream", "UsageError", "Verification",
+    "WorkerDied", "connect", "get_backend_class", "list_backends", "register_backend", "verify",
 ]  # fmt: skip
 __version__ = "0.1.0"
 

@@ -16,6 +16,7 @@
     │   ├── SettingsMismatch      a stream or sink exists with other settings
     │   ├── UnknownStream         no stream of that name
     │   ├── UnknownSink           no sink of that name
+    │   ├── NotImportable         a handler that a worker process cannot import
     │   ├── AlreadySettled        a task was settled twice
     │   ├── Closed                use after close, or after a fork
     │   └── Forked                a client object was used in a forked child                  (Closed)
@@ -33,6 +34,9 @@
     │   ├── NewerFormat           written by a newer version of dq
     │   ├── SyncFailed            the disk did not confirm a flush
     │   └── BackendFailed         a storage backend of the user's own failed or cannot be imported
+    ├── HandlerError              what ended a task's handler, other than its own exception
+    │   ├── HandlerTimeout        it ran longer than its timeout                              (TimeoutError)
+    │   └── WorkerDied            its worker process died at the task
     ├── BroadcastFailed           not all listeners took a signal; carries `.result`
     ├── ListenerDropped           the broker tells a listener nothing more: it failed, or did not read
     ├── RecordsTrimmed            the records asked for are gone
@@ -114,6 +118,10 @@ class UnknownSink(UsageError):
     """Raised when a sink does not exist, or was destroyed, and is not to be made."""
 
 
+class NotImportable(UsageError):
+    """Raised when a worker process cannot import the handler that it is to run. The message says why and what to do."""
+
+
 class AlreadySettled(UsageError):
     """Raised when a task is settled a second time."""
 
@@ -189,6 +197,18 @@ class BackendFailed(LogError):
 
     The message has the class's own error. The broker and all other streams go on.
     """
+
+
+class HandlerError(DqError):
+    """What became of a task in a handler, other than by an exception of its own. It stands in `last_error` and dead letters."""
+
+
+class HandlerTimeout(HandlerError, TimeoutError):
+    """A handler ran longer than its `timeout`. In a process it was killed, a coroutine was cancelled; it is tried again."""
+
+
+class WorkerDied(HandlerError):
+    """The worker process that worked on a task died: a crash, `os._exit`, or no memory. The task is tried again."""
 
 
 class BroadcastFailed(DqError):

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from dq.client.place import Place
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+MADE: weakref.WeakSet[App] = weakref.WeakSet()
+"""All apps of this process: a worker process looks among those that its import made."""
+WORKER_OF: list[str] = []
+"""In a worker process, the handler that it is for."""
 
 
 class App(Recurrences):
@@ -37,6 +42,7 @@ class App(Recurrences):
     Attributes:
         handlers: those that were registered, by name.
         config: as given.
+        home: the module that the command line named, or None.
 
     Raises:
         InvalidName, InvalidSetting.
@@ -57,6 +63,25 @@ class App(Recurrences):
         self._lock = threading.Lock()
         self._run: Run | None = None
         self._stop_asked = False
+        self.home: str | None = None
+        MADE.add(self)
+
+    def move(self, place: Place = None, sink: str | None = None) -> None:
+        """Before it runs: gives it another place or sink than it was made with, as a command line may ask for.
+
+        Args:
+            place: a broker's handle or a path; None: as it was made.
+            sink: the first part of the names of the handlers' sinks; None: as it was made.
+
+        Raises:
+            UsageError: it runs, or has an engine already.
+            InvalidName.
+        """
+        with self._lock:
+            if self._run is not None or (place is not None and self._engine is not None):
+                raise UsageError("this app has an engine already: give it another place where it is made")
+            self.sink = self.sink if sink is None else check_name("sink", sink)
+            self._given = self._given if place is None else place
 
     # --- handlers --------------------------------------------------------------------------------------------------
 
@@ -91,13 +116,18 @@ class App(Recurrences):
         Raises:
             InvalidName, InvalidSetting: something of it cannot be, or there is a handler of that name.
         """
-        scope = sys._getframe(1).f_locals  # annotations may name what is local to the caller
+        caller = sys._getframe(1)
+        scope, module = (
+            caller.f_locals,
+            str(caller.f_globals.get("__name__")),
+        )  # annotations may name what is local to the caller
 
         def register(function: Function) -> Function:
             self._add(
                 Handler(
                     function, streams, name=name, topic=topic, pattern=pattern, max_in_flight=max_in_flight,
                     processes=processes, timeout=timeout, once=once, scope=scope,
+                    module=module,
                 )
             )  # fmt: skip
             return function
@@ -124,7 +154,8 @@ class App(Recurrences):
         for wish in ("name", "topic", "pattern", "max_in_flight", "processes", "timeout", "once"):
             if wish not in wishes and hasattr(instance, wish):
                 wishes[wish] = getattr(instance, wish)
-        self._add(Handler(function, names, **wishes))
+        module = str(sys._getframe(1).f_globals.get("__name__"))
+        self._add(Handler(function, names, module=module, **wishes))
         return instance
 
     def _add(self, handler: Handler) -> None:
@@ -206,6 +237,11 @@ class App(Recurrences):
         with self._lock:
             if self._run is not None:
                 raise UsageError("this app runs already")
+            if WORKER_OF:
+                raise UsageError(
+                    f"a worker process of handler {WORKER_OF[0]!r} came to app.run() when it imported it: put that under "
+                    'if __name__ == "__main__":'
+                )
             if not self.handlers and not self.recurring:
                 raise InvalidSetting("an app without a handler has nothing to run: register one first")
             self._run = run = Run(self)

@@ -35,6 +35,7 @@ class Handler:
         processes: so many processes of its own for work that holds the interpreter; default 0: threads.
         timeout: seconds for one task; default None: no limit.
         once: a store that remembers which tasks were done; default None.
+        module: the one that registered it, which a worker process is to import; default: the function's.
         scope: names by which annotations are looked up beside the function's module.
 
     Attributes:
@@ -59,10 +60,13 @@ class Handler:
         processes: int = 0,
         timeout: float | None = None,
         once: OnceStore | None = None,
+        module: str | None = None,
         scope: Mapping[str, Any] | None = None,
     ) -> None:
         if not callable(function):
             raise InvalidSetting(f"a handler is a function, or an object with a method `handle`, not {function!r}")
+        self.module = module or str(getattr(function, "__module__", "__main__"))
+        self.qualname = str(getattr(function, "__qualname__", type(function).__qualname__))
         if once is not None:
             function = with_store(function, once, scope)
         if not streams:

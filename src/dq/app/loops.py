@@ -13,7 +13,8 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 from dq.app.config import AppConfig
 from dq.app.engine import Delivery
@@ -21,6 +22,7 @@ from dq.app.handler import Handler
 from dq.app.mailbox import Mailbox
 from dq.app.outcomes import ACK, DeadLetter, Verdict, failed, verdict_of
 from dq.app.pools import InFlight
+from dq.errors import HandlerTimeout
 
 _TURN_SECONDS = 0.01
 """How long one asyncio task runs handlers that never wait, before it lets the rest of the loop have its turn."""
@@ -72,6 +74,9 @@ class LoopPool:
         config: `max_in_flight` and `fetch_seconds` count.
         wake: is called when a task begins after a time without any, so that ticks come soon.
         thread: the loop.
+
+    Attributes:
+        timeouts: tasks that ran longer than the handler's timeout, and were cancelled.
     """
 
     def __init__(self, mailbox: Mailbox, config: AppConfig, wake: Callable[[], None], thread: LoopThread) -> None:
@@ -83,6 +88,7 @@ class LoopPool:
         self._called = self._closed = False
         self._done = self._seen = 0
         self._free_at = 0.0
+        self.timeouts = 0
         self._room = threading.Condition()
         self._fetcher = threading.Thread(target=self._fetch, daemon=True, name=f"dq-{self.handler.name}")
 
@@ -156,8 +162,7 @@ class LoopPool:
                 if handler.timeout is None:
                     result = await result
                 else:
-                    async with asyncio.timeout(handler.timeout):
-                        result = await result
+                    result = await self._in_time(result, handler.timeout)
         except asyncio.CancelledError as error:
             if self._closed:
                 raise
@@ -170,6 +175,18 @@ class LoopPool:
             verdict = ACK if result is None else verdict_of(result)
         if not self._closed:
             self._mailbox.settle_later(delivery, verdict)
+
+    async def _in_time(self, running: Awaitable[Any], seconds: float) -> Any:
+        """What the handler returns, or HandlerTimeout: it is cancelled by then."""
+        limit = asyncio.timeout(seconds)
+        try:
+            async with limit:
+                return await running
+        except TimeoutError as error:
+            if not limit.expired():
+                raise  # the handler's own
+            self.timeouts += 1
+            raise HandlerTimeout(f"it ran longer than {seconds:g} s, and was cancelled") from error
 
     def _tell_fetcher(self) -> None:
         with self._room:

@@ -32,6 +32,7 @@ class Mailbox:
         waiting: fetched and not started. A pool may pop from the left of it; `take` does no more, and fetches when it is empty.
         stopped: whether no more work is to be begun.
         failure: what a fetch raised; the app ends with it.
+        closed: why this handler alone takes no more tasks, or None.
     """
 
     def __init__(self, handler: Handler, subscription: Subscription, config: AppConfig, retrier: AckRetrier) -> None:
@@ -40,6 +41,7 @@ class Mailbox:
         self.waiting: deque[Delivery] = deque()
         self.stopped = False
         self.failure: Exception | None = None
+        self.closed: Exception | None = None
         self._config, self._retrier = config, retrier
         self._fetching = threading.Lock()
         self._settle = subscription.settle
@@ -107,6 +109,15 @@ class Mailbox:
         self.stopped = True
         self.subscription.stop()
         self.give_back()
+
+    def give_up(self, error: Exception, *, alone: bool) -> None:
+        """No more work for this handler: what waits goes back. The app ends with `error`: at once, or, where this handler is
+        closed `alone`, when it ends."""
+        if alone:
+            self.closed = error
+        else:
+            self.failure = error
+        self.stop()
 
     def give_back(self) -> int:
         """Gives back what was fetched and not started; how many those were."""

@@ -18,8 +18,9 @@ from dq.app.handler import Handler
 from dq.app.loops import LoopPool, LoopThread
 from dq.app.mailbox import Mailbox
 from dq.app.pools import InFlight, Pool
+from dq.app.processes import ProcessPool
 from dq.app.threads import ThreadPool
-from dq.errors import InvalidSetting
+from dq.app.worker_options import worker_options
 
 if TYPE_CHECKING:
     from dq.app.application import App
@@ -70,8 +71,9 @@ class Run:
             finally:
                 self._end()
         for mailbox in self._mailboxes:
-            if mailbox.failure is not None:
-                raise mailbox.failure
+            failure = mailbox.failure or mailbox.closed
+            if failure is not None:
+                raise failure
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
@@ -111,7 +113,7 @@ class Run:
 
     def _pool(self, handler: Handler, mailbox: Mailbox) -> Pool:
         if handler.processes:
-            raise InvalidSetting(f"handler {handler.name!r}: processes are not there yet, leave them out")
+            return ProcessPool(mailbox, self._config, self.wake, worker_options(self._app, handler))
         if handler.is_async:
             self._loop = self._loop or LoopThread()
             return LoopPool(mailbox, self._config, self.wake, self._loop)
@@ -119,7 +121,7 @@ class Run:
 
     def _tick_until_stopped(self, burst: bool) -> None:
         config, empty_looks = self._config, 0
-        while not self._stops and not any(mailbox.failure for mailbox in self._mailboxes):
+        while not self._stops and not self._broken_off(burst):
             self._sleeping = True
             now = time.monotonic()
             ticked = [pool.tick(now) for pool in self._pools]
@@ -131,6 +133,11 @@ class Run:
                     return
             self._sleeping = not busy
             self._wait(config.grow_seconds if busy else _BURST_LOOK_SECONDS if burst else config.fetch_seconds)
+
+    def _broken_off(self, burst: bool) -> bool:
+        """Whether something failed that ends the app: one handler that is closed does not, unless all is to be worked off."""
+        closed = [mailbox.closed is not None for mailbox in self._mailboxes]
+        return any(mailbox.failure for mailbox in self._mailboxes) or (any(closed) if burst else bool(closed) and all(closed))
 
     def _wait(self, seconds: float) -> None:
         with contextlib.suppress(queue.Empty):

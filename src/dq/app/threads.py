@@ -6,6 +6,7 @@ One thread fetches, runs and settles without any hand-over, at full speed. Only 
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -17,18 +18,20 @@ from dq.app.mailbox import Mailbox
 from dq.app.outcomes import ACK, Verdict, failed, verdict_of
 from dq.app.pools import InFlight
 
+log = logging.getLogger("dq")
 _IDLE_SECONDS = 10.0
 
 
 class _Worker:
     """One thread, and the task it has in hand."""
 
-    __slots__ = ("delivery", "done", "seen", "since", "thread")
+    __slots__ = ("delivery", "done", "late", "seen", "since", "thread")
 
     def __init__(self) -> None:
         self.delivery: Delivery | None = None
         self.since = 0.0
         self.done = self.seen = 0
+        self.late = -1  # of which of its tasks it was said that it runs too long
         self.thread: threading.Thread | None = None
 
 
@@ -39,6 +42,9 @@ class ThreadPool:
         mailbox: where they come from.
         config: `grow_seconds`, `give_back_seconds`, `fetch_seconds` and `max_in_flight` count.
         wake: is called when a task begins after a time without any, so that ticks come soon.
+
+    Attributes:
+        timeouts: tasks that ran longer than the handler's timeout.
     """
 
     def __init__(self, mailbox: Mailbox, config: AppConfig, wake: Callable[[], None]) -> None:
@@ -48,6 +54,7 @@ class ThreadPool:
         self._workers: dict[_Worker, None] = {}
         self._ending = threading.Lock()
         self._closed = False
+        self.timeouts = 0
         self._free_at = 0.0
 
     def start(self) -> None:
@@ -114,6 +121,7 @@ class ThreadPool:
             busy = busy or worker.delivery is not None
             free = free or worker.delivery is None or worker.done != worker.seen
             worker.seen = worker.done
+            self._look_at_timeout(worker, now)
         if free:
             self._free_at = now
         elif not mailbox.stopped and now - self._free_at >= self._config.grow_seconds:
@@ -121,6 +129,21 @@ class ThreadPool:
             if now - self._free_at > self._config.give_back_seconds:
                 mailbox.give_back()
         return busy
+
+    def _look_at_timeout(self, worker: _Worker, now: float) -> None:
+        """Says once of a task that it runs too long: a thread cannot be stopped."""
+        timeout, delivery, done = self.handler.timeout, worker.delivery, worker.done
+        if timeout is None or delivery is None or worker.late == done or now - worker.since <= timeout:
+            return
+        worker.late = done
+        self.timeouts += 1
+        log.warning(
+            "handler %s runs longer than its timeout of %g s with task %s, and goes on: a thread cannot be stopped; a handler "
+            "with processes= can",
+            self.handler.name,
+            timeout,
+            delivery.id,
+        )
 
     def in_flight(self) -> Sequence[InFlight]:
         """What the threads work on."""

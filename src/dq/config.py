@@ -93,6 +93,9 @@ class Limits:
     """How long a client looks for a broker that went away."""
     flush_seconds: float = 0.005
     """An ack is on its way after this at the latest."""
+    priority_turn: int = 8
+    """Of so many offers of a sink, the last goes to the priority that has waited longest, so that none starves: the lowest of
+    ten gets every 80th at the least, and what is urgent 7 of 8."""
     prefetch_seconds: float = 0.05
     """Work a consumer with `prefetch="auto"` keeps in hand: a hundred times the way to the broker and back."""
     prefetch_records_max: int = 50_000

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dq.broker.dead_letters import DeadLetters
+from dq.broker.expiry import before_expired, expired_ahead, may_expire
 from dq.broker.sieve import Sieve, Sifted
 from dq.broker.sink_shards import Shard, SinkShards
 from dq.clock import Clock
@@ -97,10 +98,12 @@ class SinkRun:
         sieve = self._sieve
         count_max = offer.count_max if sieve is None or offer.alone else min(offer.room, self._limits.batch_records_max)
         found = self.shards.read(offer.shard, offer.first, count_max)
+        if found is not None and found.abouts:
+            found = self._unexpired(offer, found)
         if found is None:
             return None
         if sieve is None or offer.alone:
-            return offer.consumer, [self._task(offer, found, now, ()), *found.parts]
+            return offer.consumer, [self._task(offer, found, now, (), expires=may_expire(found)), *found.parts]
         return self._sifted(sieve, offer, found, now)
 
     def _sifted(self, sieve: Sieve, offer: Offer, found: Slice, now: float) -> Push | None:
@@ -109,9 +112,27 @@ class SinkRun:
         if not sifted.matches:
             self.core.skip(offer, sifted.count, "skip")
             return None
-        return offer.consumer, [self._task(offer, sifted, now, sifted.without), *sifted.parts]
+        task = self._task(offer, sifted, now, sifted.without, expires=may_expire(found))
+        return offer.consumer, [task, *sifted.parts]
 
-    def _task(self, offer: Offer, found: Slice | Sifted, now: float, without: Sequence[Range]) -> bytes:
+    def _unexpired(self, offer: Offer, found: Slice) -> Slice | None:
+        """What of a slice comes before the next batch of which all has expired; one that it begins with is settled unopened.
+        It is wall time that counts: if that jumps ahead, what is skipped by then stays so."""
+        wall = self._clock.wall()
+        count = expired_ahead(found, wall)
+        if not count:
+            return before_expired(found, wall)
+        if count == found.count < offer.room:  # more may have than the consumer asked for
+            longer = self.shards.read(offer.shard, offer.first, min(offer.room, self._limits.batch_records_max))
+            if longer is None:
+                return None
+            count = max(count, expired_ahead(longer, wall))
+        self.core.skip(offer, count, "expire")
+        return None
+
+    def _task(
+        self, offer: Offer, found: Slice | Sifted, now: float, without: Sequence[Range], *, expires: bool = False
+    ) -> bytes:
         """Leases records and says so."""
         shard, first, count = offer.shard, offer.first, found.count
         lease = self.core.lease(offer, count, found.size, now, without)
@@ -121,6 +142,8 @@ class SinkRun:
         }  # fmt: skip
         if without:
             fields["without"] = without
+        if expires:
+            fields["expires"] = True
         if offer.attempts:
             fields["attempts"] = {k: v for k, v in offer.attempts.items() if k < first + count}
         if offer.errors:

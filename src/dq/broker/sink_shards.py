@@ -104,7 +104,7 @@ class SinkShards:
         lossy = settings.durability != "sync"
         starts = [ShardStart(each.epoch, each.ends[bucket], lossy or each.accepted) for each in found.starts]
         try:
-            gone = self._core.add_shard(shard, start, found.uuid, found.epoch, starts)
+            gone = self._core.add_shard(shard, start, found.uuid, found.epoch, starts, lane=bucket // settings.buckets)
         except Damaged as error:
             place = shlex.quote(str(self._layout.stream(found.name)))
             hint = f"restore it from a backup, or accept the loss: {REPAIR} {place} --accept-loss"

@@ -62,6 +62,14 @@ class SinkStats:
     ignored: int
 
     @property
+    def waiting_by_priority(self) -> dict[int, int]:
+        """Records that are to be handed out now, by priority, of all streams together."""
+        found: dict[int, int] = {}
+        for bucket in self.buckets.values():
+            found[bucket.priority] = found.get(bucket.priority, 0) + bucket.waiting
+        return dict(sorted(found.items()))
+
+    @property
     def streams(self) -> tuple[str, ...]:
         """The streams that it is over."""
         over = {bucket.rpartition("/")[0] for bucket in self.buckets}

@@ -53,6 +53,7 @@ class Ledger:
         removed: taken out of the stream, as far as was told, settled or not; None for nothing. It is not noted: the broker
             tells it anew whenever it opens the stream.
         closed: nothing is leased from it, since its log cannot be read; what is in hand can be settled.
+        lane: the priority of its records; higher ones are offered first. Not noted either.
     """
 
     __slots__ = (
@@ -63,6 +64,7 @@ class Ledger:
         "end",
         "epoch",
         "floor",
+        "lane",
         "leases",
         "next",
         "removed",
@@ -89,6 +91,7 @@ class Ledger:
         self.leases: dict[int, Lease] = {}
         self.removed: RangeSet | None = None
         self.closed = False
+        self.lane = 0
 
     # --- questions ---------------------------------------------------------------------------------------------------
 

@@ -1,10 +1,15 @@
-"""Who gets what next: idle consumers and shards with work, each in turn; suspects first, each alone."""
+"""Who gets what next: idle consumers and shards with work, each in turn; suspects first, each alone.
+
+Of what is ready, the highest priority goes first. Every `priority_turn`th offer goes to the priority that has waited longest.
+Shards of one priority, of all streams, take turns.
+"""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from typing import NamedTuple
 
+from dq.config import LIMITS
 from dq.core.leases import Hand, Shard
 from dq.core.ledger import Ledger
 from dq.core.waiting import WaitingQueue
@@ -33,6 +38,9 @@ class Offer(NamedTuple):
     errors: dict[int, str] | None
 
 
+Ready = OrderedDict[Shard, Ledger]
+
+
 class Offers:
     """Matches waiting consumers with waiting records.
 
@@ -43,13 +51,16 @@ class Offers:
         isolator: the one consumer that gets nothing normal, so that it drains and can take a suspect.
     """
 
-    __slots__ = ("_ready", "_suspected", "isolator", "waiting")
+    __slots__ = ("_higher", "_last", "_ready", "_suspected", "_turn", "isolator", "waiting")
 
     def __init__(self, waiting: WaitingQueue) -> None:
         self.waiting = waiting
         self.isolator: Hand | None = None
         # Not dicts: a first entry is found in O(n) after many were moved from the front to the back.
-        self._ready: OrderedDict[Shard, Ledger] = OrderedDict()
+        self._ready: Ready = OrderedDict()
+        self._higher: dict[int, Ready] = {}  # of priorities above 0; most sinks have none
+        self._turn = 0
+        self._last: dict[int, int] = {}  # by priority, the turn in which it was served, or came to wait
         self._suspected: OrderedDict[Shard, Ledger] = OrderedDict()
 
     def welcome(self, hand: Hand) -> None:
@@ -58,14 +69,15 @@ class Offers:
 
     def wake(self, ledger: Ledger) -> None:
         """Something may be to be leased from this shard. (That nothing is any more shows when its turn comes.)"""
-        if ledger.shard not in self._ready and ledger.ready() is not None:
-            self._ready[ledger.shard] = ledger
+        if ledger.shard not in self._ready_like(ledger) and ledger.ready() is not None:
+            self._enter(ledger)
         if ledger.suspects and ledger.shard not in self._suspected:
             self._suspected[ledger.shard] = ledger
 
     def forget(self, shard: Shard) -> None:
         """A shard begins anew: its old ledger is void."""
-        self._ready.pop(shard, None)
+        for ready in (self._ready, *self._higher.values()):
+            ready.pop(shard, None)
         self._suspected.pop(shard, None)
         if not self._suspected:
             self._choose_isolator(None)
@@ -79,19 +91,41 @@ class Offers:
     def next(self) -> Offer | None:
         """What is to be leased next; nothing changes but whose turn it is, and who drains."""
         offer = self._next_alone() if self._suspected else None
-        return offer or self._next_normal()
+        return offer or (self._next_by_priority() if self._higher else self._next_of(self._ready))
 
-    def _next_normal(self) -> Offer | None:
-        while self._ready:
-            shard, ledger = next(iter(self._ready.items()))
+    def _ready_like(self, ledger: Ledger) -> Ready:
+        """The shards that wait with this one's priority."""
+        return self._higher.setdefault(ledger.lane, OrderedDict()) if ledger.lane else self._ready
+
+    def _enter(self, ledger: Ledger) -> None:
+        ready = self._ready_like(ledger)
+        if not ready:
+            self._last[ledger.lane] = self._turn
+        ready[ledger.shard] = ledger
+
+    def _next_by_priority(self) -> Offer | None:
+        lanes = [*sorted(self._higher, reverse=True), 0]
+        if (self._turn + 1) % LIMITS.priority_turn == 0:
+            lanes.sort(key=lambda lane: self._last.get(lane, 0))
+        for lane in lanes:
+            offer = self._next_of(self._higher[lane] if lane else self._ready)
+            if offer is not None:
+                self._turn += 1
+                self._last[lane] = self._turn
+                return offer
+        return None
+
+    def _next_of(self, waiting: Ready) -> Offer | None:
+        while waiting:
+            shard, ledger = next(iter(waiting.items()))
             ready = ledger.ready()
             if ready is None:
-                del self._ready[shard]
+                del waiting[shard]
                 continue
             hand = self.waiting.next(self.isolator)
             if hand is None:
                 return None
-            self._ready.move_to_end(shard)
+            waiting.move_to_end(shard)
             first, stop = ready
             return make_offer(hand, ledger, first, stop - first, alone=False)
         return None

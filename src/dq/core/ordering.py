@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dq.core.leases import Hand, Lease, Shard
 from dq.core.ledger import Ledger
-from dq.core.offers import Offer, Offers, make_offer
+from dq.core.offers import Offer, Offers, Ready, make_offer
 from dq.core.ranges import Range
 from dq.core.waiting import WaitingQueue
 
@@ -86,8 +86,8 @@ class OrderedOffers(Offers):
 
     def wake(self, ledger: Ledger) -> None:
         """Something may be to be leased from this shard."""
-        if ledger.shard not in self._ready and ready_in_order(ledger) is not None:
-            self._ready[ledger.shard] = ledger
+        if ledger.shard not in self._ready_like(ledger) and ready_in_order(ledger) is not None:
+            self._enter(ledger)
         if ledger.shard not in self._suspected and suspect_in_order(ledger) is not None:
             self._suspected[ledger.shard] = ledger
 
@@ -97,12 +97,12 @@ class OrderedOffers(Offers):
         for parked in self._parked.values():
             parked.pop(shard, None)
 
-    def _next_normal(self) -> Offer | None:
-        while self._ready:
-            shard, ledger = next(iter(self._ready.items()))
+    def _next_of(self, waiting: Ready) -> Offer | None:
+        while waiting:
+            shard, ledger = next(iter(waiting.items()))
             ready = ready_in_order(ledger)
             if ready is None:
-                del self._ready[shard]
+                del waiting[shard]
                 continue
             hand = owner_of(ledger)
             if hand is None:
@@ -110,12 +110,12 @@ class OrderedOffers(Offers):
                 if hand is None:
                     return None  # and no owner is idle either
             elif hand is self.isolator or not self.waiting.idle(hand):
-                del self._ready[shard]
+                del waiting[shard]
                 self._parked.setdefault(hand.name, {})[shard] = ledger
                 continue
             else:
                 self.waiting.serve(hand)
-            self._ready.move_to_end(shard)
+            waiting.move_to_end(shard)
             first, stop = ready
             return make_offer(hand, ledger, first, stop - first, alone=False)
         return None

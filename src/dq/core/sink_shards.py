@@ -23,11 +23,14 @@ class SinkShards:
         self._book = rules.book
         self._offers = rules.offers
 
-    def add_shard(self, shard: Shard, start: int, uuid: str, epoch: int, starts: Sequence[ShardStart] = ()) -> int:
+    def add_shard(
+        self, shard: Shard, start: int, uuid: str, epoch: int, starts: Sequence[ShardStart] = (), lane: int | None = None
+    ) -> int:
         """Takes a shard in: at `start`, if it is new to this sink or of another making (`uuid`) than the one known.
 
         Args:
             starts: where the log ended when its last epochs began. A cursor beyond goes back to there, if that may be.
+            lane: the priority of its records; None: as it was, or 0. It is not noted, so it is to be told after a restart.
 
         Returns:
             How many records that were given out are gone.
@@ -39,9 +42,11 @@ class SinkShards:
         if ledger is None or ledger.uuid != uuid:
             if ledger is not None:
                 self._rules.forget_shard(ledger)
-            self._book.cursor(shard, start, uuid, epoch)
+            self._book.cursor(shard, start, uuid, epoch).lane = lane or 0
             self._rules.freed_many()
             return 0
+        if lane is not None:
+            ledger.lane = lane
         gone = self._rules.begin_epoch(ledger, epoch, starts) if epoch > ledger.epoch else 0
         if ledger.closed:
             ledger.closed = False

@@ -20,6 +20,7 @@ class ShardStats:
         next: the first that was never leased.
         end: the first that is not committed.
         closed: nothing is leased of it, since its log cannot be read.
+        priority: of its records.
     """
 
     waiting: int
@@ -31,6 +32,7 @@ class ShardStats:
     next: int
     end: int
     closed: bool
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +167,7 @@ def _shard_stats(ledger: Ledger) -> ShardStats:
         next=ledger.next,
         end=ledger.end,
         closed=ledger.closed,
+        priority=ledger.lane,
     )
 
 

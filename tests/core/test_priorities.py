@@ -35,7 +35,7 @@ def handed_out(core: SinkCore) -> list[tuple[int, int]]:
 @given(st.dictionaries(st.integers(0, 9), st.integers(1, 60), min_size=1), st.booleans())
 @settings(max_examples=40, deadline=None)
 def test_none_starves_and_each_keeps_its_order(backlogs, ordered) -> None:
-    """H3: seven of eight offers go to the highest that waits; the lowest waits for eight times as many as there are priorities."""
+    """H3: seven of eight offers go to the highest that waits; each is served within eight times their number."""
     given_out = handed_out(core_with(backlogs, ordered=ordered))
     assert sorted(given_out) == [(lane, offset) for lane in sorted(backlogs) for offset in range(backlogs[lane])]
     left, waited = dict(backlogs), dict.fromkeys(backlogs, 0)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import time
 
 import pytest
-from sink_bench import taken
+from sink_bench import rest_of, taken
 
 from dq import Consumer, InvalidSetting, Publisher, Reader, SettingsMismatch, TaskIn
-from stage import until
 
 
 def test_higher_priorities_come_first_and_are_counted(broker, name) -> None:
@@ -18,8 +17,12 @@ def test_higher_priorities_come_first_and_are_counted(broker, name) -> None:
     with Publisher(broker, name) as publisher:
         publisher.publish_many(TaskIn(("low", n), key="k") for n in range(40))
         publisher.publish_many(TaskIn(("high", n), key="k", priority=2) for n in range(5))
-    until(lambda: broker.sink(name).stats().waiting_by_priority == {0: 40, 1: 0, 2: 5})
-    got = taken(broker, name, sink=name, prefetch=1)
+    with Consumer(broker, name, sink=name, prefetch=1, idle_timeout=0.2) as consumer:
+        first = next(iter(consumer))
+        waiting = broker.sink(name).stats().waiting_by_priority
+        assert (waiting[0], waiting[1], first.payload) == (40, 0, ["high", 0])
+        first.ack()
+        got = [first.payload, *rest_of(consumer)]
     assert [n for lane, n in got if lane == "high"] == list(range(5))
     assert [n for lane, n in got if lane == "low"] == list(range(40))
     assert sum(lane == "high" for lane, _ in got[:7]) == 5

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 import dq
-from dq import Forked, InvalidSetting, Publisher, Reader, TaskIn, aio
+from dq import Consumer, Forked, InvalidSetting, Publisher, Reader, TaskIn, aio
 from dq.core.buckets import bucket_of
 from stage import kill, pids, until
 
@@ -173,3 +173,44 @@ def test_the_asyncio_publisher_delays_too_and_waits_for_it(broker, name):
 
     assert asyncio.run(main()) == [f"{name}/0/0", *(f"{name}-later/0/{n}" for n in range(5))]
     assert [line["payload"] for line in records(broker, f"{name}-later")] == [0, 2, 3, 4, 5]
+
+
+# --- expiry ----------------------------------------------------------------------------------------------------------
+def in_time(number: int) -> TaskIn | int:
+    """Every third one has expired, every third one will, and the others never."""
+    return number if number % 3 == 2 else TaskIn(number, key="k", expires=HOUR * (number % 3))
+
+
+@pytest.mark.parametrize("face", ["sync", "asyncio"])
+def test_what_has_expired_is_not_handed_out_and_is_counted(broker, name, face):
+    async def consume() -> list[int]:
+        async with aio.Consumer(broker, name, sink=name, idle_timeout=0.2) as consumer:
+            return [(task.ack(), task.payload)[1] async for task in consumer]
+
+    with Publisher(broker, name) as publisher:
+        publisher.publish_many(TaskIn(-n, expires=0) for n in range(1, 11))  # a whole batch, which the broker passes over
+        publisher.publish_many(in_time(n) for n in range(90))
+        publisher.publish(90, expires=datetime.now(UTC) - timedelta(days=1))
+    if face == "sync":
+        with Consumer(broker, name, sink=name, idle_timeout=0.2) as consumer:
+            payloads = [(task.ack(), task.payload)[1] for task in consumer]
+    else:
+        payloads = asyncio.run(consume())
+    assert sorted(payloads) == [n for n in range(90) if n % 3]
+    stats = until(lambda: (found := broker.sink(name).stats()).settled == 60 and found)
+    assert (stats.expired, stats.dropped) == (41, 0)
+    assert len(records(broker, name)) == 101, "readers see them"
+
+
+def test_a_record_that_expires_in_the_hand_is_not_handed_out(broker, name):
+    with Publisher(broker, name) as publisher:
+        publisher.publish_many([0, TaskIn(1, expires=0.3), TaskIn(2, expires=HOUR)])
+    with Consumer(broker, name, sink=name, idle_timeout=0.2, prefetch=10) as consumer:
+        given = []
+        for task in consumer:
+            with task:
+                given.append(task.payload)
+                if task.payload == 0:
+                    time.sleep(0.35)  # the second one is here already, in time
+    assert given == [0, 2]
+    assert until(lambda: broker.sink(name).stats().expired == 1)

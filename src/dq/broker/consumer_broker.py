@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 from dq.broker.broadcast import Broadcasts
 from dq.broker.confirmations import Confirmations, Numbering
 from dq.broker.desk import Desk, Neighbour, nack
+from dq.broker.laters import Laters
 from dq.broker.life import Life, Setup, prepare
+from dq.broker.post import Post
 from dq.broker.sink_changes import SinkChanges
 from dq.broker.sink_run import Push, SinkRun
 from dq.broker.sink_sync import SinkSync
@@ -26,7 +28,7 @@ from dq.log.directories import make_directory
 from dq.log.layout import Layout
 from dq.log.locks import HeldLock
 from dq.model.event import Event, EventOwner, EventType
-from dq.model.names import DEAD_LETTER_SUFFIX, check_client_id
+from dq.model.names import check_client_id
 from dq.transport.pipe import Pipe
 
 if TYPE_CHECKING:
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("dq")
 _OWNER = EventOwner.CONSUMER_BROKER
-_RETRY_SECONDS = 1.0
 
 
 class ConsumerClient(Numbering):
@@ -60,7 +61,9 @@ class ConsumerBroker:
         self._life = life
         self._lock: HeldLock | None = None
         self._sinks = Sinks(life)
-        self._sync = SinkSync(life, self._sinks)
+        self._laters = Laters(life)
+        self._sync = SinkSync(life, self._sinks, self._laters)
+        self._post = Post(life, self._sinks, self._laters, self._sync, self._touch)
         self._desk: Desk[ConsumerClient] = Desk(life, _OWNER, self._on_consumer, self._died)
         self._broadcasts = Broadcasts(life, _OWNER)
         self._confirmations = Confirmations(life, self._desk)
@@ -68,8 +71,6 @@ class ConsumerBroker:
         self._neighbour = Neighbour(life, self._on_neighbour_event)
         self._touched: dict[SinkRun, None] = {}  # no set: what is served first is the same in each run
         self._deadlines: Deadlines[SinkRun] = Deadlines()
-        self._resend_at: float | None = None  # dead letters under way are sent again then
-        self._resending: dict[SinkRun, None] = {}
         self._subscribed = self._heard = False
 
     # --- life ------------------------------------------------------------------------------------------------------
@@ -79,13 +80,14 @@ class ConsumerBroker:
         make_directory(self._life.files, layout.sinks)
         self._lock = self._life.lock(layout.sinks_lock, f"the directory {layout.sinks}")
         self._sinks.open()
+        self._laters.open()
         self._touched = dict.fromkeys(self._sinks)
         return {"sinks": len(self._sinks.runs), "closed": {name: str(error) for name, error in self._sinks.closed.items()}}
 
     def wait_seconds(self) -> float | None:
         if self._touched:
             return 0.0
-        due = (self._deadlines.first(), self._confirmations.due, self._sync.due, self._resend_at)
+        due = (self._deadlines.first(), self._confirmations.due, self._sync.due, self._post.due())
         moments = [moment for moment in due if moment is not None]
         return max(min(moments) - self._life.clock.monotonic(), 0.0) if moments else None
 
@@ -99,6 +101,7 @@ class ConsumerBroker:
                 run.close()
             except DqError as error:
                 log.error("sink %s: %s", run.name, error)
+        self._laters.close()
         if self._lock is not None:
             self._lock.release()
 
@@ -109,16 +112,9 @@ class ConsumerBroker:
             self._life.tell(Event(EventType.ACK, _OWNER, {"request": event["request"], "status": self._status()}))
         elif event.type is EventType.CHANGE:
             self._change(event)
-        elif event.type is EventType.ACK and "publisher" in event.fields:
-            publisher = str(event["publisher"])
-            run = self._sinks.runs.get(publisher.split(":")[1])
-            if run is not None and run.letters.publisher == publisher:  # else it is of one that is destroyed
-                run.core.dead_letter_stored(str(event["stream"]).removesuffix(DEAD_LETTER_SUFFIX), event["sequence"])
-                self._touch(run)
-                self._subscribe()
-        elif event.type is EventType.NACK and "publisher" in event.fields:
-            log.warning("a dead letter waits: %s", event["message"])
-            self._resend_at = self._life.clock.monotonic() + _RETRY_SECONDS
+        elif event.type in (EventType.ACK, EventType.NACK) and "publisher" in event.fields:
+            self._post.answered(event)
+            self._subscribe()
         else:
             log.error("the manager sent %s, which is not for the consumer broker", event.type)
 
@@ -148,7 +144,7 @@ class ConsumerBroker:
         self._sync.look_again()  # what it kept on disk may go
         self._deadlines.cancel(run)
         self._touched.pop(run, None)
-        self._resending.pop(run, None)
+        self._post.forget(run)
 
     def _status(self) -> dict[str, object]:
         return {
@@ -157,6 +153,7 @@ class ConsumerBroker:
             "consumers": {c.id: {"pid": c.pid, "sink": c.run.name} for c in self._desk.clients.values()},
             "listeners": self._broadcasts.status(),
             "pins": self._sinks.pins(),
+            "later": self._laters.status(),
         }
 
     def _touch(self, run: SinkRun) -> None:
@@ -273,9 +270,10 @@ class ConsumerBroker:
             run.core.expire(now)
             self._touch(run)
             self._ask_silent(run)
-        if self._resend_at is not None and self._resend_at <= now:
-            self._resend_at = None
-            self._resend_dead_letters()
+        try:
+            self._post.turn(now)
+        except (LogError, DiskFull) as error:
+            self._give_up(error)
         touched, self._touched = self._touched, {}
         pushes: list[Push] = []
         for run in touched:
@@ -326,20 +324,10 @@ class ConsumerBroker:
         pushes, more = run.dispatch(now)
         if more:
             self._touch(run)
-        letters = run.letters.again() if run in self._resending else run.letters.due()
-        self._resending.pop(run, None)
         try:
-            run.write_notes()
-            if letters:
-                run.sync()  # an intent is on disk before its dead letter is: else it could be written twice
-                for event in run.letters.writes(letters):
-                    self._life.tell(event)
-                self._resend_at = now + _RETRY_SECONDS  # they may be lost on their way, to a broker that is just starting
+            self._post.send_dead_letters(run, now)
         except (LogError, DiskFull) as error:
-            # Nothing was confirmed of what could not be noted: consumers send it again to the next consumer broker.
-            self._desk.drop_answers()
-            self._confirmations.forget_all()
-            self._life.fail(error)
+            self._give_up(error)
             return []
         deadline = run.core.next_deadline()
         if deadline is not None:
@@ -348,12 +336,11 @@ class ConsumerBroker:
             self._sync.note(run)
         return pushes
 
-    def _resend_dead_letters(self) -> None:
-        """Those under way may be lost; one that comes a second time is known by its number."""
-        for run in self._sinks:
-            if run.core.dead_letters():
-                self._resending[run] = None
-                self._touch(run)
+    def _give_up(self, error: DqError) -> None:
+        """Nothing was confirmed of what could not be noted: consumers send it again to the next consumer broker."""
+        self._desk.drop_answers()
+        self._confirmations.forget_all()
+        self._life.fail(error)
 
     # --- the hint from the other broker ----------------------------------------------------------------------------
 
@@ -362,7 +349,7 @@ class ConsumerBroker:
         self._subscribed = False
         self._subscribe()
         self._heard = False
-        self._resend_dead_letters()
+        self._post.again()
 
     def _subscribe(self) -> None:
         """Asks to be told of commits as long as there are consumers, or dead letters whose records are still to be read.
@@ -377,7 +364,9 @@ class ConsumerBroker:
             self._sync.tell_anew()
         if event.type is EventType.COMMITTED:
             for stream, bucket, offset, segment, position, epoch, uuid in event["ends"]:
-                self._touched |= self._sinks.committed((stream, bucket), End(offset, segment, position), uuid, epoch)
+                end = End(offset, segment, position)
+                self._touched |= self._sinks.committed((stream, bucket), end, uuid, epoch)
+                self._laters.committed(stream, end, uuid, epoch)
         else:
             self._touched |= self._gone(event)
 
@@ -386,8 +375,11 @@ class ConsumerBroker:
         stream, uuid = event["stream"], event["uuid"]
         if event.get("destroyed", False):
             self._sync.forget(stream)
+            self._sync.settle()
+            self._laters.destroyed(stream)
             return self._sinks.destroyed(stream, uuid)
         removed = [(bucket, (first, stop)) for bucket, first, stop in event.get("removed", ())]
+        self._laters.gone(stream, uuid, event.get("marks", ()), removed)
         return self._sinks.gone(stream, uuid, event.get("epoch", 0), event.get("marks", ()), removed)
 
 

@@ -9,8 +9,9 @@ from itertools import groupby
 
 import orjson
 
+from dq.broker.in_order import InOrder
 from dq.clock import Clock
-from dq.config import LIMITS, Limits
+from dq.config import Limits
 from dq.core.sink import SinkCore
 from dq.errors import Damaged, LogError, NewerFormat, RecordsTrimmed
 from dq.log.backend import StorageReader
@@ -19,7 +20,6 @@ from dq.model.event import Event, EventOwner, EventType
 from dq.model.names import dead_letter_stream
 
 log = logging.getLogger("dq")
-_IN_FLIGHT = LIMITS.dedupe_batches // 2
 
 
 class DeadLetters:
@@ -48,29 +48,20 @@ class DeadLetters:
     ) -> None:
         self._name, self.publisher = name, publisher
         self._core, self._reader_of, self._clock, self._limits = core, reader_of, clock, limits
-        self._from: dict[str, int] = {}
-        self._sent: dict[str, int] = {}
+        self._order: InOrder[str] = InOrder()
 
     def due(self) -> list[DeadLetter]:
-        """Intents to be published now: in the order of their numbers, and few at a time.
-
-        The other broker knows the last batches of a publisher, so that one that comes again must be among them; and it knows
-        no publisher of whom nothing is stored, so that the first one goes alone: a later one would be taken for the first.
-        """
+        """Intents to be published now: in the order of their numbers, and few at a time."""
         due: list[DeadLetter] = []
         for stream, waiting in groupby(self._core.dead_letters(), lambda letter: letter.stream):
             letters = list(waiting)
-            number = letters[0].intent
-            alone = self._from.setdefault(stream, number) == number
-            after = self._sent.get(stream, -1)
-            end = number + (1 if alone else _IN_FLIGHT)
-            due += [letter for letter in letters if after < letter.intent < end]
-            self._sent[stream] = max(after, min(end - 1, letters[-1].intent))
+            now = self._order.due(stream, [letter.intent for letter in letters])
+            due += [letter for letter in letters if letter.intent in now]
         return due
 
     def again(self) -> list[DeadLetter]:
         """As `due`, with those that are under way: the other broker is a new one, or did not take one of them."""
-        self._sent.clear()
+        self._order.again()
         return self.due()
 
     def writes(self, intents: list[DeadLetter]) -> list[Event]:
@@ -88,7 +79,7 @@ class DeadLetters:
                 events.append(Event(EventType.WRITE, EventOwner.CONSUMER_BROKER, fields, line))
             elif intent.stream not in waiting:
                 waiting.add(intent.stream)
-                self._sent[intent.stream] = intent.intent - 1
+                self._order.unsent(intent.stream, intent.intent)
         return events
 
     def _record_of(self, intent: DeadLetter) -> bytes | None:

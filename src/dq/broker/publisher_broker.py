@@ -35,7 +35,7 @@ from dq.log.layout import Layout
 from dq.log.locks import HeldLock
 from dq.model.about import check_about, is_counted
 from dq.model.event import Event, EventOwner, EventType
-from dq.model.names import base_stream, check_client_id, check_name, check_new_stream, near_names
+from dq.model.names import LATER_SUFFIX, base_stream, check_client_id, check_name, check_new_stream, near_names
 from dq.model.settings import StreamSettings
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class PublisherBroker:
         self._changes = StreamChanges(
             self._catalog, self._trimming, self._notices, self._interval, self._desk, self._find, self._commit_staged
         )
-        self._hints_wanted = False
+        self._hints_wanted = self._later_grew = False
         self._hints: dict[Shard, End] = {}
         self._commits = self._batches = self._records = 0
 
@@ -149,6 +149,8 @@ class PublisherBroker:
         if base is None:
             check_new_stream(name)
         settings = StreamSettings.from_dict(wish)
+        if base is not None and name.endswith(LATER_SUFFIX):
+            settings = base.settings.of_later()
         stream = self._catalog.create(name, settings)
         log.info("stream %s is made with %d bucket(s), durability %s", name, settings.bucket_count, settings.durability)
         self._opened(stream)
@@ -238,7 +240,7 @@ class PublisherBroker:
 
     def _store_of_neighbour(self, event: Event) -> None:
         """What the consumer broker has written: dead letters, and records whose time has come."""
-        stream = self._open(event["stream"], create=True, wish={})
+        stream = self._open(event["stream"], create=base_stream(event["stream"]) is not None, wish={})
         bucket, count, about = event.get("bucket", 0), event.get("count", 1), event.get("about")
         if bucket >= len(stream.writers):
             raise ProtocolError(f"stream {stream.name} has no bucket {bucket}")
@@ -259,7 +261,7 @@ class PublisherBroker:
         self._interval.run_due()
         for name in self._trimming.run_due():
             self._destroy_old(name)
-        if self._hints_wanted or self._notices.urgent:
+        if self._hints_wanted or self._later_grew or self._notices.urgent:
             if self._notices.waiting:  # first: what was taken out is not handed out by a broker that is new
                 self._notices.send()
             if self._hints:
@@ -289,6 +291,7 @@ class PublisherBroker:
     def _answer_all(self, shard: Shard, batches: list[Staged], result: End | DqError) -> None:
         if isinstance(result, End):
             self._hints[shard] = result
+            self._later_grew = self._later_grew or shard[0].endswith(LATER_SUFFIX)
             stream = self._catalog.streams[shard[0]]
             self._interval.note(stream, shard[1])
             self._trimming.committed(stream, shard[1], result)
@@ -337,6 +340,7 @@ class PublisherBroker:
     def _hint_all(self, stream: OpenStream) -> None:
         for bucket, writer in enumerate(stream.writers):
             self._hints[stream.name, bucket] = writer.end
+        self._later_grew = self._later_grew or stream.name.endswith(LATER_SUFFIX)
 
     def _on_neighbour_event(self, event: Event) -> None:
         """The other broker wants to be told of commits, or not: one with nobody to serve is never woken."""
@@ -351,6 +355,7 @@ class PublisherBroker:
         ]
         if self._neighbour.send(Event(EventType.COMMITTED, _OWNER, {"ends": ends})):
             self._hints.clear()
+            self._later_grew = False
 
 
 def _committed(writer: StorageWriter) -> End | DqError:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from concurrent import futures
 from concurrent.futures import Future
 
+from dq.broker.later import LaterRun
+from dq.broker.laters import Laters
 from dq.broker.life import Life
 from dq.broker.sink_run import SinkRun
 from dq.broker.sink_shards import Shard
@@ -17,14 +19,14 @@ class SinkSync:
 
     Args:
         life: of the process.
-        sinks: of the directory.
+        sinks, laters: of the directory.
     """
 
-    def __init__(self, life: Life, sinks: Sinks) -> None:
-        self._life, self._sinks = life, sinks
+    def __init__(self, life: Life, sinks: Sinks, laters: Laters) -> None:
+        self._life, self._sinks, self._laters = life, sinks, laters
         self._thread = life.threads(1)
         self._running: Future[None] | None = None
-        self._written: dict[SinkRun, None] = {}
+        self._written: dict[SinkRun | LaterRun, None] = {}
         self._told: dict[Shard, int] = {}
         self._at = 0.0
 
@@ -33,8 +35,8 @@ class SinkSync:
         """When `run_due` is to be called, in monotonic seconds; None: not before the next `note`."""
         return self._at if self._written else None
 
-    def note(self, run: SinkRun) -> None:
-        """A sink's log was written to."""
+    def note(self, run: SinkRun | LaterRun) -> None:
+        """A log was written to."""
         self._written[run] = None
 
     def run_due(self, now: float) -> None:
@@ -42,8 +44,9 @@ class SinkSync:
         if not self._written or now < self._at or (self._running is not None and not self._running.done()):
             return
         self._at = now + self._life.limits.sink_sync_seconds
-        runs, self._written = [run for run in self._written if self._sinks.runs.get(run.name) is run], {}
-        floors = self._sinks.low_water()
+        runs = [run for run in self._written if self._sinks.runs.get(run.name) is run or run in self._laters]
+        self._written = {}
+        floors = self._low_water()
         self._running = self._thread.submit(_sync_all, runs)
         self._running.add_done_callback(lambda done: self._life.poller.call(lambda: self._done(done, floors)))
 
@@ -60,13 +63,20 @@ class SinkSync:
             if self._told.get(shard, 0) != floor:  # it falls where a sink was moved back
                 self._tell(shard, floor)
                 self._told[shard] = floor
-        if self._sinks.low_water() != floors:  # what was settled while the sync waited for its thread is told after the next
+        if self._low_water() != floors:  # what was settled while the sync waited for its thread is told after the next
             self.look_again()
+
+    def _low_water(self) -> dict[Shard, int]:
+        """By shard, what nobody needs any more: neither a sink, nor a record that waits for its time."""
+        floors = self._sinks.low_water()
+        for shard, floor in self._laters.floors().items() if not self._sinks.closed else ():
+            floors[shard] = min(floor, floors.get(shard, floor))
+        return floors
 
     def _tell(self, shard: Shard, floor: int) -> None:
         stream, bucket = shard
         fields = {"stream": stream, "bucket": bucket, "offset": floor}
-        uuid = self._sinks.uuid_of(stream)
+        uuid = self._sinks.uuid_of(stream) or self._laters.uuid_of(stream)
         if uuid is not None:
             fields["uuid"] = uuid  # a stream that was made anew meanwhile is not meant
         self._life.tell(Event(EventType.TRIM, EventOwner.CONSUMER_BROKER, fields))
@@ -84,13 +94,13 @@ class SinkSync:
     def look_again(self) -> None:
         """What all sinks have settled may be other than was told, though nothing was written. That less is settled needs no
         flush, and is told at once: what a sink was just moved back to, or put over, is not to be deleted meanwhile."""
-        floors = self._sinks.low_water()
+        floors = self._low_water()
         for shard, told in self._told.items():
             floor = floors.get(shard, told)
             if floor < told:
                 self._tell(shard, floor)
                 self._told[shard] = floor
-        self._written = dict.fromkeys(self._sinks)
+        self._written = {**dict.fromkeys(self._sinks), **dict.fromkeys(self._laters)}
 
     def settle(self) -> None:
         """Waits for the flush that is under way, so that a log can be closed."""
@@ -102,6 +112,6 @@ class SinkSync:
         self._thread.shutdown()
 
 
-def _sync_all(runs: list[SinkRun]) -> None:
+def _sync_all(runs: list[SinkRun | LaterRun]) -> None:
     for run in runs:
         run.sync()

@@ -17,6 +17,7 @@ from dq.broker.trimming import Trimming, share_of
 from dq.errors import InvalidSetting, StreamReadOnly
 from dq.log.catalog import Catalog, OpenStream
 from dq.model.event import Event, EventOwner
+from dq.model.names import later_stream
 from dq.model.shown import shown
 from dq.model.start import parse_start
 from dq.transport.pipe import Pipe
@@ -141,12 +142,15 @@ class StreamChanges:
         return {}
 
     def destroy(self, name: str) -> None:
-        """Destroys a stream, if there is one. Its publishers are cut off: they come again, and make it anew if they may.
+        """Destroys a stream, if there is one, and the delayed records that wait for it. Its publishers are cut off: they come
+        again, and make it anew if they may.
 
         Raises:
             LogError: as `Catalog.destroy`.
         """
         self._commit()
+        if later_stream(name) in self._catalog.streams:  # first: what waits has nowhere to come to
+            self.destroy(later_stream(name))
         stream = self._catalog.streams.get(name)
         if stream is not None:
             self._interval.forget(stream)

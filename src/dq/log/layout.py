@@ -10,6 +10,8 @@ from pathlib import Path
 from dq.log.format import segment_name
 
 TMP_SUFFIX = ".tmp"
+LATER_LOG = "later:"
+"""How the logs of delayed records are named among those of the sinks: no sink can have such a name."""
 REPAIR = "python -m dq.main repair"
 """The command that errors name."""
 _SEGMENT = re.compile(r"([0-9]{20})\.jsonl")
@@ -25,6 +27,7 @@ class Layout:
         streams/writer.lock  streams/clean.json  streams/<stream>/stream.json  streams/<stream>/<bucket>/<offset>.jsonl
         streams/<stream>/gone.json
         sinks/writer.lock  sinks/reserve  sinks/<sink>/sink.json  sinks/<sink>/<offset>.jsonl
+        sinks/later:<stream>/<offset>.jsonl
         quarantine/
     """
 
@@ -83,6 +86,9 @@ class Layout:
 
     def sink_settings(self, name: str) -> Path:
         return self.sinks / name / "sink.json"
+
+    def later(self, stream: str) -> Path:
+        return self.sinks / f"{LATER_LOG}{stream}"
 
     @property
     def quarantine(self) -> Path:

@@ -14,7 +14,10 @@ from dq.log.format import Malformed, check_publisher
 from dq.log.storage import Stored
 from dq.model.shown import shown
 
-_SINK = "sink:"  # how the publisher of a sink's dead letters begins: stored exactly once, however long it was silent
+_OURS = (
+    "sink:",
+    "later:",
+)  # how those begin that store exactly once, however long they were silent: dead letters, moved records
 
 
 class _Window:
@@ -60,8 +63,8 @@ class Windows:
         if back >= len(window.batches):
             raise OutcomeUnknown(f"batch {sequence} of {publisher} came again, {back} batches after it: too old to be known")
         known, first, known_count = window.batches[-1 - back]
-        # A dead letter is known by its number alone: its record may be gone by the time that it is sent again.
-        if (known != checksum or known_count != count) and not publisher.startswith(_SINK):
+        # What a broker sends is known by its number alone: its record may be gone by the time that it is sent again.
+        if (known != checksum or known_count != count) and not publisher.startswith(_OURS):
             raise SequenceError(f"batch {sequence} of {publisher} came again with other records: use a new number")
         return Stored(first, count, duplicate=True)
 
@@ -98,7 +101,7 @@ class Windows:
         for publisher, window in self._windows.items():
             if len(gone) >= spare and window.heard >= silent_since:
                 break
-            if not publisher.startswith(_SINK):
+            if not publisher.startswith(_OURS):
                 gone.append(publisher)
         for publisher in gone:
             del self._windows[publisher]

@@ -20,6 +20,7 @@ MEMORY = "memory"
 BY_CLASS = "backend"
 """The durability of a stream whose backend is a class in the other form: what a receipt says is what that class promises."""
 OPTIONS_BYTES_MAX = 65_536
+_LATER_SEGMENT_BYTES = 16 << 20
 _SCALARS = (str, int, float, bool, type(None))
 _AS_THE_BACKEND = "as the backend has it"
 _AS_THE_LIMITS = "as the limits have it"
@@ -200,6 +201,12 @@ class StreamSettings(_Settings):
         """The `backend_options` as a dict."""
         found: dict[str, Any] = orjson.loads(self.backend_options or "{}")
         return found
+
+    def of_later(self) -> Self:
+        """Settings of the stream in which the delayed records of such a one wait: one bucket, whose disk comes back as soon as
+        they have come. What waits is on disk before its receipt, unless all of the stream is in memory."""
+        fitting = {"keep_seconds": 0.0, "keep_bytes": 0, "segment_bytes": _LATER_SEGMENT_BYTES}
+        return type(self)(**fitting, **({"backend": MEMORY} if self.backend == MEMORY else {}))  # type: ignore[arg-type]
 
     def _check_retention(self) -> None:
         _check_optional("max_records", self.max_records, 1, 1 << 62, whole=True)

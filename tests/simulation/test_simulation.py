@@ -19,6 +19,7 @@ from sim_life import LAYOUT
 from sim_world import World, simulate
 
 from dq.broker.consumer_broker import ConsumerBroker
+from dq.broker.post import Post
 from dq.broker.sinks import Sinks
 from dq.core.matching import Matcher, Taken
 from dq.core.offers import Offers
@@ -151,7 +152,7 @@ def test_a_confirmation_before_its_note_is_found(monkeypatch):
 
 def test_a_dead_letter_that_is_sent_once_and_lost_is_found(monkeypatch):
     # Given a consumer broker that never sends a dead letter a second time
-    monkeypatch.setattr(ConsumerBroker, "_resend_dead_letters", lambda self: None)
+    monkeypatch.setattr(Post, "_resend_dead_letters", lambda self: None)
     # Then some seed does not come to its end
     assert "come to its end" in found_by_some_seed(80)
 

@@ -329,7 +329,7 @@ class LaterRun:
 
     def status(self) -> dict[str, Any]:
         """Its figures, as JSON takes them; `next_due` in seconds from now."""
-        due, now = self.core.next_due(), self._life.clock.monotonic()
+        due, now = self.core.first_due(), self._life.clock.monotonic()
         return {
             "stream": self.stream,
             "waiting": self.core.waiting(self._end.offset),

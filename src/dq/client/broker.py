@@ -29,7 +29,7 @@ from dq.config import LIMITS
 from dq.errors import BrokerLost, BrokerNotRunning, BrokerRunning, Closed, Forked, UnknownStream
 from dq.log.backend import wish_of
 from dq.model.event import Event, EventOwner, EventType, decode
-from dq.model.names import check_name, check_new_stream
+from dq.model.names import base_stream, check_name, check_new_stream
 from dq.model.receipt import Receipt
 from dq.model.settings import StreamSettings
 from dq.model.signal import BroadcastResult, Signal
@@ -176,7 +176,7 @@ class Broker:
             SettingsMismatch: it exists with other settings; the message shows both.
             InvalidName, InvalidSetting.
         """
-        if not name.endswith("-dlq"):
+        if base_stream(name) is None:
             check_new_stream(name)
         wish = wish_of(with_seconds(settings, "max_age", "ttl", "keep_seconds", "sync_seconds"))
         answer = self.ask(EventType.OPEN, {"stream": name, "create": True, "settings": wish})

@@ -72,7 +72,7 @@ class Later:
         """A line that rebuilds the whole state and makes all earlier ones void."""
         moves = [[move.bucket, move.number, list(move.offsets)] for move in self._moves.values()]
         state = {"snapshot": 1, "later": self.stream, "uuid": self.uuid, "epoch": self.epoch, "making": self.making}
-        kept = {"floor": self.floor, "settled": self._settled.encode(), "numbers": list(self._numbers.items())}
+        kept = {"floor": self.floor, "settled": self._settled.encode(), "numbers": sorted(self._numbers.items())}
         return [_line({**state, **kept, "moves": moves, "moved": self.moved, "gone": self.gone})]
 
     def replay(self, note: Any) -> None:
@@ -122,6 +122,10 @@ class Later:
     def next_due(self) -> float | None:
         """When `take_due` is to be called next, in monotonic seconds; None where nothing waits."""
         return self._schedule.due()
+
+    def first_due(self) -> float | None:
+        """When the next record is due, in monotonic seconds; None where nothing waits."""
+        return self._schedule.first()
 
     # --- the stream in which they wait -------------------------------------------------------------------------------
 

@@ -25,12 +25,13 @@ _CHUNK = 4_096
 class _Slot:
     """Deadlines and offsets as they came, in chunks; of the first chunk `at` are taken already."""
 
-    __slots__ = ("at", "chunks", "ordered")
+    __slots__ = ("at", "chunks", "earliest", "ordered")
 
     def __init__(self) -> None:
         self.chunks: list[tuple[array[float], array[int]]] = []
         self.at = 0
         self.ordered = True  # of the first chunk
+        self.earliest = inf  # of all that were put into it
 
     def put(self, deadline: float, offset: int) -> None:
         if not self.chunks or len(self.chunks[-1][0]) >= _CHUNK:
@@ -38,6 +39,7 @@ class _Slot:
         deadlines, offsets = self.chunks[-1]
         if self.ordered and len(self.chunks) == 1 and deadlines and deadline < deadlines[-1]:
             self.ordered = False
+        self.earliest = min(self.earliest, deadline)
         deadlines.append(deadline)
         offsets.append(offset)
 
@@ -95,6 +97,13 @@ class Schedule:
     def due(self) -> float | None:
         """When `tend` and `take` are to be called next; None where nothing is waited for."""
         return None if self._wake == inf else self._wake
+
+    def first(self) -> float | None:
+        """The earliest deadline; a little too early while its slot is being spilled. None where there is none."""
+        firsts = [slots[min(slots)].earliest for slots in self._levels[1:] if slots]
+        if self._levels[0]:
+            firsts.append(self._levels[0][min(self._levels[0])].first())
+        return min(firsts, default=None)
 
     def take(self, now: float, most: int) -> list[int]:
         """Takes out up to `most` offsets that are due, and spills one chunk of what comes next. It is to be called again at

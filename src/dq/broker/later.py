@@ -213,7 +213,7 @@ class LaterRun:
         self._target = target
         batches: dict[Address, list[int]] = {}
         sizes: dict[Address, int] = {}
-        priorities = getattr(target.settings, "priorities", 1)
+        priorities = target.settings.priorities
         for offset in offsets:
             coming = lines.get(offset)
             if coming is None:
@@ -281,9 +281,7 @@ class LaterRun:
                 self._order.anew()
                 break
             target = self._target or read_stream(self._life.files, self._life.root, self.base)
-            address = address_of(
-                batch[0].fields, target.settings.buckets, getattr(target.settings, "priorities", 1), batch[0].offset
-            )
+            address = address_of(batch[0].fields, target.settings.buckets, target.settings.priorities, batch[0].offset)
             fields = {
                 "stream": self.base, "publisher": self._publisher, "sequence": move.number,
                 **batch_fields(batch, (move.bucket, *address[1:])),

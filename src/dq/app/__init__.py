@@ -8,8 +8,9 @@ from dq.app.engine import Delivery, Engine, Subscription, SubscriptionSettings
 from dq.app.handler import Handler
 from dq.app.once import FileOnce, SqliteOnce, Values
 from dq.app.outcomes import Ack, DeadLetter, Drop, Release, Retry
+from dq.app.report import Report, ReportLine
 
 __all__ = [
-    "Ack", "App", "AppConfig", "DeadLetter", "Delivery", "Drop", "Engine", "FileOnce", "Handler", "Release", "Retry",
-    "SqliteOnce", "Subscription", "SubscriptionSettings", "Values",
+    "Ack", "App", "AppConfig", "DeadLetter", "Delivery", "Drop", "Engine", "FileOnce", "Handler", "Release", "Report",
+    "ReportLine", "Retry", "SqliteOnce", "Subscription", "SubscriptionSettings", "Values",
 ]  # fmt: skip

@@ -15,6 +15,7 @@ from dq.app.config import AppConfig
 from dq.app.engine import Engine
 from dq.app.every import Recurrences, ticking
 from dq.app.handler import Handler
+from dq.app.report import Report, Reports
 from dq.app.running import Run
 from dq.errors import InvalidSetting, UsageError
 from dq.model.names import check_name
@@ -215,6 +216,20 @@ class App(Recurrences):
             options: `delay`, `once`, `priority`, `expires`, where the engine has them.
         """
         return self.engine.publish(stream, payload, key=key, topic=topic, name=name, headers=headers, **options)
+
+    def report(self) -> Report:
+        """Counts what became of all that was sent to the handlers, from the logs of streams and sinks.
+
+        Nothing of it is counted in memory. A broker may run meanwhile, or none.
+
+        Raises:
+            UsageError: the engine has no logs that could be read.
+            Damaged, LogError: a log cannot be read.
+        """
+        engine = self.engine
+        if not isinstance(engine, Reports):
+            raise UsageError(f"{engine!r} has no logs to count from: an App over dq's own broker has")
+        return engine.report({name: (self.sink_of(handler), handler.streams) for name, handler in self.handlers.items()})
 
     # --- running -----------------------------------------------------------------------------------------------------
 

@@ -11,11 +11,13 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dq.app.dq_report import read_report
 from dq.app.dq_ticks import FileTicks
 from dq.app.engine import Delivery, SubscriptionSettings
 from dq.app.outcomes import Ack, DeadLetter, Drop, Retry, Verdict
+from dq.app.report import Report, Wanted
 from dq.client.broker import Broker, connect
-from dq.client.place import Place
+from dq.client.place import Place, root_of
 from dq.client.sink import Sink
 from dq.client.taker import Taker
 from dq.client.task import Task
@@ -149,6 +151,10 @@ class DqEngine:
     def ticks(self) -> FileTicks:
         """The states of schedules, in the data directory."""
         return FileTicks(self.broker)
+
+    def report(self, wanted: Wanted) -> Report:
+        """What became of what was sent, from the logs; whether a broker runs or not."""
+        return read_report(root_of(self._place), wanted)
 
     def close(self) -> None:
         """Closes the handle, if it is its own."""

@@ -14,9 +14,10 @@ from dq.broker.desk import Desk, Neighbour, nack
 from dq.broker.interval_sync import IntervalSync
 from dq.broker.life import ExitCode, Life, Setup, prepare
 from dq.broker.notices import Notices
+from dq.broker.once import Once
 from dq.broker.opened import describe, figures
 from dq.broker.readers import Readers
-from dq.broker.staged import Staged, refusal
+from dq.broker.staged import Noted, Staged, refusal
 from dq.broker.stream_changes import Holder, StreamChanges
 from dq.broker.trimming import Trimming
 from dq.errors import (
@@ -66,7 +67,12 @@ class PublisherBroker:
         self._changes = StreamChanges(
             self._catalog, self._trimming, self._notices, self._interval, self._desk, self._find, self._commit_staged
         )
+<<<<<<< HEAD
         self._hints_wanted = self._later_grew = False
+=======
+        self._once = Once(life, self._catalog, self._stage, self._join, self._refuse_once)
+        self._hints_wanted = False
+>>>>>>> 7c9d545 (broker: publish(once=) stores a key once within its window)
         self._hints: dict[Shard, End] = {}
         self._commits = self._batches = self._records = 0
 
@@ -86,7 +92,7 @@ class PublisherBroker:
         return {"streams": len(self._catalog.streams), "closed": {k: str(v) for k, v in self._catalog.errors.items()}}
 
     def wait_seconds(self) -> float | None:
-        if self._staged:
+        if self._staged or self._once.loading:
             return 0.0
         moments = [moment for moment in (self._trimming.due, self._interval.due) if moment is not None]
         return max(min(moments) - self._life.clock.monotonic(), 0.0) if moments else None
@@ -148,6 +154,8 @@ class PublisherBroker:
         base = self._catalog.get(base_stream(name) or "")
         if base is None:
             check_new_stream(name)
+        else:
+            wish = {"once_seconds": base.settings.once_seconds, **wish}
         settings = StreamSettings.from_dict(wish)
         if base is not None and name.endswith(LATER_SUFFIX):
             settings = base.settings.of_later()
@@ -216,20 +224,26 @@ class PublisherBroker:
         )  # fmt: skip
         once = not is_counted(batch.about)
         try:
-            self._stage(client, client.stream, bucket, batch)
+            if once:
+                self._once.take(client, bucket, batch)
+            else:
+                self._stage(client, client.stream, bucket, batch)
         except ProtocolError:
             raise
         except DqError as error:
-            if (
-                self._staged and not once
-            ):  # a publisher takes answers in the order of its batches: those before this one are answered first
+            self._end_on_failed_flush(error)
+            # A publisher takes answers in the order of its batches: those before this one come first. With keys it need not.
+            if self._staged and not once:
                 self._commit_staged()
             self._desk.answer(client, refusal(error, bucket, sequence, once=once))
 
-    def _stage(self, client: Holder | None, stream: OpenStream, bucket: int, batch: Batch) -> None:
+    def _stage(self, client: Holder | None, stream: OpenStream, bucket: int, batch: Batch, noted: Noted | None = None) -> None:
         writer = stream.writers[bucket]
         stored = writer.append(batch)
         staged = Staged(client, stream.name, bucket, batch, stored)
+        if noted is not None:
+            noted.stands(stored.first)
+            staged.noted = noted
         shard = (stream.name, bucket)
         if shard in self._staged:
             self._staged[shard][1].append(staged)
@@ -237,6 +251,18 @@ class PublisherBroker:
             self._staged[shard] = (writer, [staged])
         if writer.staged_bytes >= self._life.limits.commit_bytes_max:
             self._commit_staged()
+
+    def _join(self, stream: OpenStream, staged: Staged) -> None:
+        """A batch whose key for `once` is known is answered as the first one is, and with it."""
+        bucket = staged.bucket if staged.stored_bucket is None else staged.stored_bucket
+        if staged.stored.first < stream.writers[bucket].end.offset:
+            self._answer(staged, staged.ack())
+        else:
+            self._staged[stream.name, bucket][1].append(staged)
+
+    def _refuse_once(self, client: Holder, error: DqError, bucket: int, sequence: int) -> None:
+        self._end_on_failed_flush(error)
+        self._desk.answer(client, refusal(error, bucket, sequence, once=True))
 
     def _store_of_neighbour(self, event: Event) -> None:
         """What the consumer broker has written: dead letters, and records whose time has come."""
@@ -255,6 +281,7 @@ class PublisherBroker:
     # --- the commit ------------------------------------------------------------------------------------------------
 
     def turn(self) -> None:
+        self._once.turn()
         self._commit_staged()
         self._readers.tell()
         self._desk.flush()
@@ -310,6 +337,8 @@ class PublisherBroker:
             if staged.stored.first + staged.stored.count <= end:
                 self._answer_stored(staged)
             else:
+                if staged.noted is not None:
+                    staged.noted.forget()
                 self._answer(staged, staged.nack(result))
 
     def _end_on_failed_flush(self, error: DqError) -> None:

@@ -17,7 +17,7 @@ from dq.broker.life import Life
 from dq.broker.lifespans import Lifespans
 from dq.broker.notices import Notices
 from dq.errors import DiskFull, DqError, InvalidSetting, LogError, SyncFailed
-from dq.log.backend import End, StorageReader
+from dq.log.backend import End, StorageReader, StorageWriter
 from dq.log.catalog import Catalog, OpenStream
 from dq.log.retention import SegmentStats, trim_offset
 from dq.model.settings import MEMORY
@@ -81,6 +81,7 @@ class Trimming:
         self._lives = Lifespans(life.clock)
         self._floors: dict[str, dict[int, int]] = {}  # by stream and bucket: every sink has settled what is below
         self._stale: dict[str, None] = {}  # to be looked at in this turn
+        self._withheld: dict[str, None] = {}  # to be looked at again with what is settled
         self._moved: dict[str, None] = {}  # to be looked at with the next look
         self._look_at = self._settled_at = 0.0
         self._looked = (life.clock.monotonic(), life.clock.wall())
@@ -106,6 +107,7 @@ class Trimming:
         self._floors.pop(name, None)
         self._stale.pop(name, None)
         self._moved.pop(name, None)
+        self._withheld.pop(name, None)
         limited = self._limited.pop(name, None)
         if limited is not None and limited in self._aging:
             self._aging.remove(limited)
@@ -200,16 +202,17 @@ class Trimming:
             return 0.0
         if self._aging or self._lives or self._moved:
             return self._look_at
-        return self._settled_at if self._floors else None
+        return self._settled_at if self._floors or self._withheld else None
 
     def run_due(self) -> list[str]:
         """Lets go what is to go; returns the names of the streams whose time is over."""
-        if not (self._stale or self._floors or self._aging or self._lives or self._moved):
+        if not (self._stale or self._floors or self._withheld or self._aging or self._lives or self._moved):
             return []
         now, over = self._clock.monotonic(), list[str]()
-        if self._floors and now >= self._settled_at:
+        if (self._floors or self._withheld) and now >= self._settled_at:
             self._settled_at = now + self._limits.trim_seconds
-            self._stale |= dict.fromkeys(self._floors)
+            self._stale |= dict.fromkeys(self._floors) | self._withheld
+            self._withheld.clear()
         if now >= self._look_at and (self._aging or self._lives or self._moved):
             self._look_at = now + self._limits.look_seconds
             over = self._look(now)
@@ -313,9 +316,10 @@ class Trimming:
                 gone |= bool(offset) and self._cut(stream, bucket, offset)
         return gone
 
-    @staticmethod
-    def _cut(stream: OpenStream, bucket: int, offset: int) -> bool:
+    def _cut(self, stream: OpenStream, bucket: int, offset: int) -> bool:
         writer = stream.writers[bucket]
+        if stream.described.once:
+            offset = self._without_keys(stream, writer, offset)
         before = writer.stats()
         if not writer.trim(offset):
             return False
@@ -323,6 +327,17 @@ class Trimming:
         freed = before.bytes - after.bytes
         log.info("stream %s/%d begins at offset %d now: %d bytes came back", stream.name, bucket, after.first_offset, freed)
         return True
+
+    def _without_keys(self, stream: OpenStream, writer: StorageWriter, offset: int) -> int:
+        """Up to where a bucket may be trimmed now, as keys for `once` stand in the log for their window; tried again later."""
+        since = self._clock.wall() - stream.settings.once_seconds
+        for segment in writer.segments()[:-1]:
+            if segment.end > offset:
+                break
+            if segment.written >= since:
+                self._withheld[stream.name] = None
+                return segment.first
+        return offset
 
     def _prune(self, stream: OpenStream) -> None:
         """Forgets the removed records that are not on disk any more. Where that finds no room, it waits for the next time."""

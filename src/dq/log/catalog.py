@@ -277,6 +277,21 @@ class Catalog:
         stream.gone = gone
         stream.marks = list(map(max, stream.marks, gone.marks))
 
+    def keep_once(self, stream: OpenStream) -> None:
+        """Keeps that the stream takes keys for `once`, before the first of them is stored.
+
+        Raises:
+            DiskFull: there is no room for it. SyncFailed: the disk did not confirm it; what it has shows at the next start.
+        """
+        path, described = self._layout.stream_file(stream.name), replace(stream.described, once=True)
+        try:
+            self._files.write_atomically(path, described.encode())
+        except OSError as error:
+            if error.errno in NO_ROOM:
+                raise DiskFull(f"no room for {path} ({error.strerror}): nothing was stored; free some space") from error
+            raise SyncFailed(f"the disk did not confirm {path}: {error.strerror}; the broker finds out what it has") from error
+        stream.described = described
+
     def destroy(self, name: str) -> None:
         """Deletes a stream and its records, for good. One that does not exist is no error.
 

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
-from dq.errors import BackendFailed, DqError, StreamReadOnly
+from dq.errors import BackendFailed, DqError, InvalidSetting, StreamReadOnly
 from dq.log.format import Identity
 from dq.log.retention import SegmentStats
 from dq.log.storage import (
@@ -198,6 +198,18 @@ class GuardedReader:
         self._check()
         with told(self._cls, "find an instant"):
             return self._reader.find(at)
+
+    def batches_since(self, at: float) -> Iterator[Any]:
+        """See `BucketReader.batches_since`. Raises InvalidSetting where the class has no such method."""
+        self._check()
+        found = getattr(self._reader, "batches_since", None)
+        if found is None:
+            raise InvalidSetting(
+                f"what the backend class {self._cls.__qualname__} opens to read has no batches_since, so that keys for once "
+                "cannot be found again: publish without once, or give it that method"
+            )
+        with told(self._cls, "read its batches"):
+            yield from found(at)
 
     def _check(self) -> None:
         if self._unheard is not None:

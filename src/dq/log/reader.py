@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
 from io import BytesIO
 from itertools import accumulate
 from operator import itemgetter
@@ -320,6 +321,28 @@ class BucketReader:
         if cursor.walk.offset < self._segments[0]:
             return self._trimmed(cursor.walk.offset)
         return damaged(path, 0, "the segment is missing")
+
+    def batches_since(self, at: float) -> Iterator[list[Seen]]:
+        """The batches that were committed at or after an instant, and some that were before, in pieces that are read in turn.
+
+        Raises:
+            Damaged, LogError: as `read`. RecordsTrimmed: what was to be read next is gone.
+        """
+        end = self._end
+        if not end.position:
+            return
+        self._list_segments()
+        cursor = _Cursor(self._ahead.walk.size_max)
+        try:
+            segment, offset, position = place_before(self._files, self._directory, self._segments, end, at)
+            cursor.place(offset, segment, position, self._file(segment))
+            while cursor.walk.offset < end.offset:
+                self._fill(cursor)
+                yield cursor.batches
+        except FileNotFoundError as error:
+            raise self._trimmed(cursor.walk.offset) from error
+        finally:
+            cursor.close()
 
     # --- the rest ----------------------------------------------------------------------------------------------------
     def look(self) -> End:

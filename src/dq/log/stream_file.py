@@ -21,7 +21,8 @@ from dq.model.shown import shown
 
 @dataclass(frozen=True, slots=True)
 class StreamDescription:
-    """What `stream.json` says. `made`: when the stream was made, in seconds since 1970; None: by an older version of dq."""
+    """What `stream.json` says. `made`: when the stream was made, in seconds since 1970; None: by an older version of dq.
+    `once`: whether a record with a key for `once` ever came to it: what it keeps is looked through for such keys."""
 
     name: str
     uuid: str
@@ -29,12 +30,15 @@ class StreamDescription:
     settings: StreamSettings
     starts: tuple[EpochStart, ...] = ()
     made: float | None = None
+    once: bool = False
 
     def encode(self) -> bytes:
         """One JSON line, sealed as the headers of a log are."""
         fields: dict[str, Any] = {"format": FORMAT, "name": self.name, "uuid": self.uuid, "epoch": self.epoch}
         if self.made is not None:
             fields["made"] = round(self.made, 3)
+        if self.once:
+            fields["once"] = True
         fields |= {"starts": [tuple(start) for start in self.starts], "settings": self.settings.to_dict()}
         return seal(orjson.dumps(fields)[:-1])[0]
 
@@ -60,7 +64,7 @@ def read_stream(files: Files, root: Path, name: str) -> StreamDescription:
         starts, made = _starts(fields.get("starts", []), settings.bucket_count), fields.get("made")
         if made is not None:
             want(fields, "made", float)
-        return StreamDescription(name, uuid, epoch, settings, starts, made)
+        return StreamDescription(name, uuid, epoch, settings, starts, made, fields.get("once") is True)
 
 
 def _starts(values: Any, buckets: int) -> tuple[EpochStart, ...]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from dq.errors import InvalidSetting
+from dq.errors import InvalidSetting, UnknownStream
 from dq.log.backend import End
 from dq.log.catalog import OpenStream
 from dq.log.fetched import cannot_read
 from dq.log.stream_file import StreamDescription
 from dq.model.epoch import EpochStart
+from dq.model.names import near_names
 from dq.model.settings import BY_CLASS, StreamSettings
 
 
@@ -63,3 +64,9 @@ def check_pushable(opened: list[dict[str, Any]]) -> None:
     for each in opened:
         if each["settings"]["durability"] == BY_CLASS:
             raise InvalidSetting(cannot_read(each["settings"]["backend"]))
+
+
+def unknown_stream(name: str, known: dict[str, OpenStream]) -> UnknownStream:
+    """The error for a stream that does not exist."""
+    hint = near_names(name, known, "streams")
+    return UnknownStream(f"there is no stream {name!r}: {hint} A Publisher makes a missing stream unless create=False")

@@ -15,7 +15,7 @@ from dq.broker.interval_sync import IntervalSync
 from dq.broker.life import ExitCode, Life, Setup, prepare
 from dq.broker.notices import Notices
 from dq.broker.once import Once
-from dq.broker.opened import describe, figures
+from dq.broker.opened import describe, figures, unknown_stream
 from dq.broker.readers import Readers
 from dq.broker.staged import Noted, Staged, refusal
 from dq.broker.stream_changes import Holder, StreamChanges
@@ -26,7 +26,6 @@ from dq.errors import (
     LogError,
     ProtocolError,
     SyncFailed,
-    UnknownStream,
 )
 from dq.log import memory
 from dq.log.backend import Batch, End, StorageWriter
@@ -36,7 +35,7 @@ from dq.log.layout import Layout
 from dq.log.locks import HeldLock
 from dq.model.about import check_about, is_counted
 from dq.model.event import Event, EventOwner, EventType
-from dq.model.names import LATER_SUFFIX, base_stream, check_client_id, check_name, check_new_stream, near_names
+from dq.model.names import LATER_SUFFIX, base_stream, check_client_id, check_name, check_new_stream
 from dq.model.settings import StreamSettings
 
 if TYPE_CHECKING:
@@ -67,12 +66,8 @@ class PublisherBroker:
         self._changes = StreamChanges(
             self._catalog, self._trimming, self._notices, self._interval, self._desk, self._find, self._commit_staged
         )
-<<<<<<< HEAD
         self._hints_wanted = self._later_grew = False
-=======
         self._once = Once(life, self._catalog, self._stage, self._join, self._refuse_once)
-        self._hints_wanted = False
->>>>>>> 7c9d545 (broker: publish(once=) stores a key once within its window)
         self._hints: dict[Shard, End] = {}
         self._commits = self._batches = self._records = 0
 
@@ -150,7 +145,7 @@ class PublisherBroker:
             stream.settings.check_wish("stream", name, wish)
             return stream
         if not create:
-            raise _unknown(name, self._catalog.streams)
+            raise unknown_stream(name, self._catalog.streams)
         base = self._catalog.get(base_stream(name) or "")
         if base is None:
             check_new_stream(name)
@@ -392,11 +387,6 @@ def _committed(writer: StorageWriter) -> End | DqError:
         return writer.commit()
     except DqError as error:
         return error
-
-
-def _unknown(name: str, known: dict[str, OpenStream]) -> UnknownStream:
-    hint = near_names(name, known, "streams")
-    return UnknownStream(f"there is no stream {name!r}: {hint} A Publisher makes a missing stream unless create=False")
 
 
 def main(setup: Setup, inbox: Queue[bytes], outbox: Queue[bytes], handover: socket.socket) -> None:

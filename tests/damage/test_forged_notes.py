@@ -89,6 +89,8 @@ def taken_notes() -> list[bytes]:
         {"deliver": 1048600, **news, "first": 0, "count": 3, "to": "a", "without": [[1, 2]]},
         {"skip": [[3, 4]], **news},
         {"remove": [[4, 6]], **news},
+        {"expire": [[6, 7]], **news},
+        {"expired": 1048600, **news, "ranges": [[6, 7]]},
         {"trim": 9, **news, "removed": 1},
         {"forget": "news"},
         {"paused": True},

@@ -1,0 +1,32 @@
+"""A delayed record on its way from its publisher to a consumer."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from dq import Consumer, Publisher
+from dq.core.buckets import bucket_of
+
+HOUR = 3600.0
+
+
+def test_a_delayed_record_comes_when_it_is_due_with_all_that_it_was_published_with(broker, name):
+    broker.stream(name, buckets=2, priorities=2)
+    with Publisher(broker, name) as publisher, Consumer(broker, name, sink=name, idle_timeout=5) as consumer:
+        began = time.time()
+        options = {"key": "k", "topic": "t", "name": "n", "headers": {"h": "1"}, "priority": 1, "expires": HOUR}
+        publisher.publish("later", delay=0.2, **options)
+        publisher.publish("at once", key="k")
+        tasks = iter(consumer)
+        first = next(tasks)
+        first.ack()
+        assert first.payload == "at once"
+        task = next(tasks)
+        assert 0.2 <= time.time() - began < 5
+        assert (task.payload, task.key, task.topic, task.name, task.headers) == ("later", "k", "t", "n", {"h": "1"})
+        assert task.bucket == 2 + bucket_of("k", 2)
+        assert task.due_at.timestamp() == pytest.approx(began + 0.2, abs=1)
+        assert task.expires_at.timestamp() == pytest.approx(began + HOUR, abs=1)
+        task.ack(wait=True)

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from dq import Consumer, Publisher
+from dq import Consumer, Publisher, UnknownStream
 from dq.core.buckets import bucket_of
 
 HOUR = 3600.0
@@ -30,3 +30,18 @@ def test_a_delayed_record_comes_when_it_is_due_with_all_that_it_was_published_wi
         assert task.due_at.timestamp() == pytest.approx(began + 0.2, abs=1)
         assert task.expires_at.timestamp() == pytest.approx(began + HOUR, abs=1)
         task.ack(wait=True)
+
+
+def test_a_stream_that_was_destroyed_is_made_anew_for_a_delayed_record_or_missed_by_its_name(broker, name):
+    stream = broker.stream(name)
+    with Publisher(broker, name) as publisher:
+        publisher.publish(0, delay=HOUR)
+        broker.publish(name, 1, delay=HOUR)
+        stream.destroy()
+        with pytest.raises(UnknownStream, match=f"'{name}' was destroyed"):
+            publisher.publish(2, delay=HOUR)
+        assert stream.add("due", 3, delay=HOUR, only_if_exists=True) is None
+        assert broker.publish(name, 4, delay=HOUR).id == f"{name}-later/0/0"
+        assert publisher.publish(5, delay=HOUR).id == f"{name}-later/0/1"
+        stream.destroy()
+        assert stream.add("due", 6, delay=HOUR) == f"{name}-later/0/0"

@@ -9,8 +9,9 @@ from typing import Any
 
 from dq.client.batcher import Batcher, Settled
 from dq.client.link import Link, error_of
-from dq.errors import Closed, DqError, SequenceError
+from dq.errors import Closed, DqError, InvalidName, SequenceError, UnknownStream
 from dq.model.event import Event, EventOwner, EventType
+from dq.model.names import base_stream
 
 
 class PublisherSession:
@@ -141,7 +142,11 @@ class PublisherSession:
 
     def failed(self, error: DqError) -> None:
         """See `Session`."""
-        batcher = self.batcher
+        batcher, base = self.batcher, base_stream(self.stream)
+        if isinstance(error, InvalidName) and base is not None:  # there is one for a stream that exists, and for no other
+            error = UnknownStream(
+                f"stream {base!r} was destroyed, so nothing can wait for it: not stored; make it again, as by a new Publisher"
+            )
         with batcher.lock:
             settled = batcher.fail_all(error)
             # What was given up may have been stored under its number, so the numbers begin anew under another id.

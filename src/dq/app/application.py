@@ -84,6 +84,16 @@ class App(Recurrences):
             self.sink = self.sink if sink is None else check_name("sink", sink)
             self._given = self._given if place is None else place
 
+    @property
+    def place(self) -> Place:
+        """The broker's handle or the path that it was made with; None: neither."""
+        return None if isinstance(self._given, Engine) else self._given
+
+    @property
+    def has_engine(self) -> bool:
+        """Whether it was given an engine of its own, or has begun to use dq's."""
+        return self._engine is not None
+
     # --- handlers --------------------------------------------------------------------------------------------------
 
     def handler(

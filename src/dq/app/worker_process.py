@@ -170,10 +170,11 @@ class WorkerProcess:
         if self.pidfd is not None:
             os.close(self.pidfd)
             self.pidfd = None
-        return _ended_by(code)
+        return ended_by(code)
 
 
-def _ended_by(code: int) -> str:
+def ended_by(code: int) -> str:
+    """How a process ended, for people, by its return code as `subprocess` has it."""
     if code >= 0:
         return f"ended with exit code {code}"
     try:

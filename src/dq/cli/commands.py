@@ -35,6 +35,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "status": Entry("status", "Say whether a broker runs, and what there is.", _RUN),
     "publish": Entry("publish", "Publish records: an argument, or a line of standard input each.", _DATA),
     "consume": Entry("consume", "Consume a sink: print each task, or run a command for it.", _DATA),
+    "work": Entry("work", "Run the handlers of an app.", _DATA),
     "tail": Entry("tail", "Read a stream's records, and follow it.", _DATA),
     "streams": Entry("streams", "List the streams.", _WATCH),
     "stream": Entry("stream", "Show, make, trim or destroy one stream.", _WATCH),

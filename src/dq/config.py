@@ -112,6 +112,8 @@ class Limits:
     """A lease without a sign of life ends after this."""
     reconnect_seconds: float = 5.0
     """Leases found in a sink's log are kept for so long after a start, for consumers that come back."""
+    later_seconds: float = 60.0
+    """A retry that waits for longer waits among the delayed records, so that it keeps no segment of its stream on disk."""
     confirm_seconds: float = 0.05
     """An ack that nobody waits for is confirmed along with the next lease, after this at the latest."""
     sink_sync_seconds: float = 1.0

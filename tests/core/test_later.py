@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import heapq
 from array import array
+from dataclasses import replace
 
 import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dq.config import LIMITS
 from dq.core.later import Later, remaining
 from dq.core.offset_bits import OffsetBits
 from dq.core.schedule import Schedule
+from dq.core.sink import SinkCore
 from dq.errors import Damaged
+from dq.model.dead_letter import lane_of
+from dq.model.settings import SinkSettings
 
 DELAYS = st.one_of(st.floats(0, 3), st.floats(0, 4_000), st.floats(0, 1e9), st.sampled_from([0.0, 1.0, 63.99, 64.0, 4096.0]))
 
@@ -223,3 +228,37 @@ def test_a_note_of_a_later_version_is_passed_over():
 def test_a_wall_clock_that_leaps_makes_no_delay_longer(due, at, wall, left):
     """trust.md, "Clock": clamped to [0, due - at]."""
     assert remaining(due, at, wall) == left
+
+
+def test_a_retry_over_the_limit_is_an_intent_with_a_time_and_numbers_of_its_own():
+    """H3, H12: it is counted as a retry, and dead letters of the same stream keep their numbers."""
+    limits, shard = replace(LIMITS, later_seconds=0.5), ("s", 0)
+
+    def sink() -> SinkCore:
+        return SinkCore("x", SinkSettings(max_attempts=3), limits)
+
+    core, log = sink(), []
+    core.add_shard(shard, 0, "u", 1)
+    core.committed(shard, 3)
+    core.join("c", 0.0)
+    core.grant("c", 3)
+    core.wall = 100.0
+    lease = core.lease(core.offer(), 3, 30, 0.0)
+    core.retry("c", lease, 0, 0.4, "E: soon", 1.0)
+    core.retry("c", lease, 1, 0.6, "E: later", 1.0)
+    core.dead_letter("c", lease, 2, "why", "", 1.0)
+    log += core.take_notes()
+    again_core = sink()
+    for line in log:
+        again_core.replay(orjson.loads(line))
+    third = sink()
+    for line in again_core.snapshot():
+        third.replay(orjson.loads(line))
+    for each in (core, again_core, third):
+        dead, late = each.dead_letters()
+        assert (late.offset, late.due, late.attempts, late.intent, late.target) == (1, 100.6, 1, 0, "s-later")
+        assert (dead.offset, dead.due, dead.intent, dead.target) == (2, 0.0, 0, "s-dlq")
+        each.dead_letter_stored(lane_of("s-later"), 0)
+        each.dead_letter_stored(lane_of("s-dlq"), 0)
+        assert each.dead_letters() == []
+        assert (each.stats().retried, each.stats().dead_lettered, each.stats().settled) == (2, 1, 2)

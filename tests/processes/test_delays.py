@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dq import BrokerManager, Consumer, Publisher, Reader
-from stage import announce, kill, pids, until
+from stage import announce, kill, pids, sink_of, until
 
 
 def later_of(broker, stream) -> dict:
@@ -125,3 +125,22 @@ def test_what_waits_pins_no_segment_of_its_stream(broker, name):
         for task in consumer:
             task.ack()
     until(lambda: broker.stream(name).stats().segments == 1)
+
+
+def test_a_retry_that_waits_long_waits_among_the_delayed_records(broker, name):
+    """H3: over 60 s it pins nothing: settled here, it waits for this sink alone, with the attempts it has burned."""
+    broker.stream(name)
+    with Publisher(broker, name) as publisher, Consumer(broker, name, sink=name) as consumer:
+        publisher.publish({"n": 1}, key="k")
+        task = next(iter(consumer))
+        task.retry(after=61)
+        consumer.flush()
+        until(lambda: sink_of(broker, name)["shards"][f"{name}/0"]["floor"] == 1, what="its record is settled here")
+        kill(pids(broker)[1])
+        until(lambda: later_of(broker, name).get("waiting") == 1)
+        assert 55 < later_of(broker, name)["next_due"] <= 61
+        assert sink_of(broker, name)["retried"] == 1
+    with Reader(broker, f"{name}-later", start="oldest", follow=False) as reader:
+        [record] = list(reader)
+    said = {field: record._fields[field] for field in ("for", "attempts", "payload", "key")}
+    assert said == {"for": name, "attempts": 1, "payload": {"n": 1}, "key": "k"}

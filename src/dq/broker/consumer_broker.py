@@ -242,6 +242,7 @@ class ConsumerBroker:
         elif event.type is EventType.READ:
             self._credit(client, event)
         elif event.type is EventType.NACK:
+            core.wall = self._life.clock.wall()  # a retry that waits long has its time by it
             given_back(client.run, client.id, event, now)
             self._confirmations.note(client, event)
         elif event.type is EventType.EXTEND:

@@ -15,11 +15,12 @@ from dq.config import Limits
 from dq.core.sink import SinkCore
 from dq.errors import Damaged, LogError, NewerFormat, RecordsTrimmed
 from dq.log.backend import StorageReader
+from dq.model.about import ERROR_CHARS_MAX
 from dq.model.dead_letter import DeadLetter
 from dq.model.event import Event, EventOwner, EventType
-from dq.model.names import dead_letter_stream
 
 log = logging.getLogger("dq")
+_NOBODY = "_nobody"
 
 
 class DeadLetters:
@@ -53,9 +54,9 @@ class DeadLetters:
     def due(self) -> list[DeadLetter]:
         """Intents to be published now: in the order of their numbers, and few at a time."""
         due: list[DeadLetter] = []
-        for stream, waiting in groupby(self._core.dead_letters(), lambda letter: letter.stream):
+        for lane, waiting in groupby(self._core.dead_letters(), lambda letter: letter.lane):
             letters = list(waiting)
-            now = self._order.due(stream, [letter.intent for letter in letters])
+            now = self._order.due(lane, [letter.intent for letter in letters])
             due += [letter for letter in letters if letter.intent in now]
         return due
 
@@ -72,14 +73,13 @@ class DeadLetters:
         events: list[Event] = []
         waiting: set[str] = set()
         for intent in intents:
-            line = self._line(intent) if intent.stream not in waiting else None
+            line = self._line(intent) if intent.lane not in waiting else None
             if line is not None:
-                stream = dead_letter_stream(intent.stream)
-                fields = {"stream": stream, "publisher": self.publisher, "sequence": intent.intent}
+                fields = {"stream": intent.target, "publisher": self.publisher, "sequence": intent.intent}
                 events.append(Event(EventType.WRITE, EventOwner.CONSUMER_BROKER, fields, line))
-            elif intent.stream not in waiting:
-                waiting.add(intent.stream)
-                self._order.unsent(intent.stream, intent.intent)
+            elif intent.lane not in waiting:
+                waiting.add(intent.lane)
+                self._order.unsent(intent.lane, intent.intent)
         return events
 
     def _record_of(self, intent: DeadLetter) -> bytes | None:
@@ -112,6 +112,8 @@ class DeadLetters:
                 raise ValueError
         except ValueError:
             fields = {"base64": base64.b64encode(raw).decode("ascii")}
+        if intent.due:
+            return self._retried(intent, fields, gone=raw == b"null")
         past = {
             "dq-id": f"{intent.stream}/{intent.bucket}/{intent.offset}",
             "dq-sink": self._name,
@@ -125,3 +127,16 @@ class DeadLetters:
         fields["headers"] = {**(headers if isinstance(headers, dict) else {}), **past}
         fields["at"] = self._clock.wall()
         return orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)
+
+    def _retried(self, intent: DeadLetter, fields: dict[str, object], *, gone: bool) -> bytes:
+        """The record as it waits to come again: for this sink alone, with the attempts that it has burned. One that is gone
+        only fills its number, and comes to nobody."""
+        own = {
+            "due": intent.due,
+            "for": _NOBODY if gone else self._name,
+            "attempts": intent.attempts,
+            "error": intent.error[:ERROR_CHARS_MAX],
+        }
+        kept = {name: value for name, value in fields.items() if name not in ("at", "due", "from", *own)}
+        begin = {"at": fields.get("at", self._clock.wall()), "due": intent.due}
+        return orjson.dumps({**begin, **own, "bucket": intent.bucket, **kept}, option=orjson.OPT_APPEND_NEWLINE)

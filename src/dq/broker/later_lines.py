@@ -55,9 +55,11 @@ def address_of(fields: dict[str, Any], buckets: int, priorities: int, offset: in
     Args:
         buckets, priorities: of its stream: buckets of each lane, and lanes.
     """
-    key, wish = fields.get("key"), fields.get("priority", 0)
+    key, wish, known = fields.get("key"), fields.get("priority", 0), fields.get("bucket")
     lane = min(wish, priorities - 1) if type(wish) is int and wish > 0 else 0
     bucket = lane * buckets + (offset % buckets if key is None else bucket_of(key, buckets))
+    if type(known) is int and 0 <= known < buckets * priorities:
+        bucket = known  # it stood there before
     sink, attempts, error = fields.get("for"), fields.get("attempts", 0), fields.get("error", "")
     if type(sink) is str and sink and type(attempts) is int and type(error) is str:
         return bucket, sink, attempts, error[:ERROR_CHARS_MAX]

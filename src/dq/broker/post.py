@@ -11,8 +11,8 @@ from dq.broker.sink_run import SinkRun
 from dq.broker.sink_sync import SinkSync
 from dq.broker.sinks import Sinks
 from dq.log.layout import LATER_LOG
+from dq.model.dead_letter import lane_of
 from dq.model.event import Event, EventType
-from dq.model.names import DEAD_LETTER_SUFFIX
 
 log = logging.getLogger("dq")
 _RETRY_SECONDS = 1.0
@@ -45,7 +45,7 @@ class Post:
         elif stored:
             run = self._sinks.runs.get(publisher.split(":")[1])
             if run is not None and run.letters.publisher == publisher:  # else it is of one that is destroyed
-                run.core.dead_letter_stored(str(event["stream"]).removesuffix(DEAD_LETTER_SUFFIX), event["sequence"])
+                run.core.dead_letter_stored(lane_of(str(event["stream"])), event["sequence"])
                 self._touch(run)
         else:
             log.warning("a dead letter waits: %s", event["message"])

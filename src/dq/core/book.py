@@ -36,7 +36,7 @@ class Book:
         ended: leases that ended with records unsettled: a late ack of theirs counts.
         hands: by consumer id.
         groups: of suspects, by number.
-        intents: not stored yet, by (stream, intent).
+        intents: not stored yet, by (lane, intent).
         paused: nothing is offered.
         counters: see `Counters`.
     """
@@ -289,24 +289,27 @@ class Book:
         """Keeps an intent until its dead letter is stored."""
         if ledger is not None:
             ledger.dying[letter.offset] = letter
-        self.intents[letter.stream, letter.intent] = letter
-        self.next_intents[letter.stream] = max(self.next_intents.get(letter.stream, 0), letter.intent + 1)
+        self.intents[letter.lane, letter.intent] = letter
+        self.next_intents[letter.lane] = max(self.next_intents.get(letter.lane, 0), letter.intent + 1)
 
     def is_stray(self, letter: DeadLetter) -> bool:
         """Whether an intent stands, but its shard was cut back or made anew since: none of its records is meant."""
         ledger = self.ledgers.get((letter.stream, letter.bucket))
         return ledger is None or ledger.dying.get(letter.offset) is not letter
 
-    def stored(self, stream: str, intent: int) -> bool:
+    def stored(self, lane: str, intent: int) -> bool:
         """The dead letter of an intent is committed. Returns False if that was known."""
-        letter = self.intents.pop((stream, intent), None)
+        letter = self.intents.pop((lane, intent), None)
         if letter is None:
             return False
         if not self.is_stray(letter):
-            self.ledgers[stream, letter.bucket].step(letter.offset, Step.STORED)
+            self.ledgers[letter.stream, letter.bucket].step(letter.offset, Step.STORED)
             self.counters.settled += 1
-        self.counters.dead_lettered += 1
-        self.notes.add({"stored": intent, "stream": stream})
+        if letter.due:
+            self.counters.retried += 1
+        else:
+            self.counters.dead_lettered += 1
+        self.notes.add({"stored": intent, "stream": lane})
         return True
 
     # --- within ------------------------------------------------------------------------------------------------------

@@ -24,7 +24,10 @@ As the sink lives::
     {"cleared":4}                                                                     the rest of a group is innocent
     {"abandon":17,"offset":120}                                                       left unsettled by its client
     {"intent":0,"stream":"emails","bucket":0,"offset":120,"attempts":5,"reason":"max_attempts","error":"…","consumer":"c-ab12"}
+    {"intent":0,"stream":"emails", …,"reason":"retry","due":1763797000.1}             it waits until then among the delayed
+                                                                                      records; counted apart from the others
     {"stored":0,"stream":"emails"}                                                    the dead letter of intent 0
+    {"stored":0,"stream":"emails@later"}                                              the one with "due"
     {"epoch":2,"stream":"emails","bucket":0}                                          the stream was started uncleanly
     {"trim":1000,"stream":"emails","bucket":0}                                        the log begins at 1000 now; "removed":
                                                                                       so many below had been taken out of it
@@ -113,7 +116,7 @@ def lease_note(kind: str, lease: Lease) -> dict[str, Any]:
 
 def letter_note(kind: str, letter: DeadLetter) -> dict[str, Any]:
     """What the notes of an intent have in common."""
-    return {
+    note: dict[str, Any] = {
         kind: letter.intent,
         "stream": letter.stream,
         "bucket": letter.bucket,
@@ -123,3 +126,4 @@ def letter_note(kind: str, letter: DeadLetter) -> dict[str, Any]:
         "error": letter.error,
         "consumer": letter.consumer,
     }
+    return note | {"due": letter.due} if letter.due else note

@@ -262,9 +262,11 @@ def _replay_abandon(book: Book, note: Note) -> None:
 def _letter(book: Book, note: Note, kind: str) -> DeadLetter:
     stream, bucket = _shard(note)
     intent, offset = count_of(note, kind), count_of(note, "offset")
-    demand((stream, intent) not in book.intents, "its intent is known already")
     texts = {name: text_of(note, name) for name in ("reason", "error", "consumer")}
-    return DeadLetter(intent=intent, stream=stream, bucket=bucket, offset=offset, attempts=count_of(note, "attempts"), **texts)
+    due, attempts = as_seconds(note.get("due", 0.0)), count_of(note, "attempts")
+    letter = DeadLetter(intent=intent, stream=stream, bucket=bucket, offset=offset, attempts=attempts, due=due, **texts)
+    demand((letter.lane, intent) not in book.intents, "its intent is known already")
+    return letter
 
 
 def _replay_intent(book: Book, note: Note) -> None:

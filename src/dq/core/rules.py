@@ -8,7 +8,9 @@
   consumers die, and the others lose nothing but time.
 - *A deadline of its own passed* (a record that was extended, or abandoned by its client): that record burns an attempt,
   its neighbours are left alone: the consumer lives.
-- *A handler failed*: the record burns an attempt and comes back after its delay.
+- *A handler failed*: the record burns an attempt and comes back after its delay. Where that is long, and its order does not
+  count, it waits among the delayed records of its stream, so that it pins nothing: settled here, it comes as a new record for
+  this sink alone.
 
 A dead letter has no dead letters of its own: at `max_attempts` it is tried on, at the longest backoff.
 """
@@ -32,8 +34,8 @@ from dq.core.retry import backoff, longest_backoff
 from dq.core.states import Step
 from dq.core.waiting import WaitingQueue
 from dq.errors import Damaged
-from dq.model.dead_letter import DeadLetter
-from dq.model.names import DEAD_LETTER_SUFFIX
+from dq.model.dead_letter import RETRIED, DeadLetter
+from dq.model.names import DEAD_LETTER_SUFFIX, base_stream
 from dq.model.settings import SinkSettings
 
 DIED, EXPIRED, MAX_ATTEMPTS = "consumer_died", "lease_expired", "max_attempts"
@@ -61,7 +63,7 @@ class Rules:
 
     def __init__(self, settings: SinkSettings, limits: Limits, jitter: Random) -> None:
         self._settings = settings
-        self._jitter = jitter
+        self._jitter, self._later_seconds = jitter, limits.later_seconds
         self.book = Book()
         waiting = WaitingQueue(limits.prefetch_bytes_max)
         self.offers = OrderedOffers(waiting) if settings.ordered else Offers(waiting)
@@ -83,6 +85,9 @@ class Rules:
             self.intend(lease, offset, reason, error)
         elif last or step is Step.RETRY:
             delay = self._delay(attempts, delay, longest=last)
+            if delay > self._later_seconds and not self._settings.ordered and base_stream(lease.shard[0]) is None:
+                self.intend(lease, offset, RETRIED, error, due=self.book.notes.wall + delay)
+                return
             self.book.retry(ledger, lease, offset, delay, error, deadly=step is Step.LOSE)
             self.deadlines.set(("ready", lease.shard, offset), now + delay)
         elif step is Step.LOSE:
@@ -91,12 +96,12 @@ class Rules:
             self.book.overdue(ledger, lease, offset, error)
         self.freed(ledger, lease.hand)
 
-    def intend(self, lease: Lease, offset: int, reason: str, error: str) -> None:
-        """Gives a record up: it is a dead letter from now on."""
+    def intend(self, lease: Lease, offset: int, reason: str, error: str, due: float = 0.0) -> None:
+        """Gives a record up: it is a dead letter from now on; or, with `due`, one that waits among the delayed records."""
         ledger = self.book.ledgers[lease.shard]
         stream, bucket = lease.shard
         letter = DeadLetter(
-            intent=self.book.next_intents.get(stream, 0),
+            intent=self.book.next_intents.get(f"{stream}@later" if due else stream, 0),
             stream=stream,
             bucket=bucket,
             offset=offset,
@@ -104,6 +109,7 @@ class Rules:
             reason=reason,
             error=error,
             consumer=lease.hand.name,
+            due=due,
         )
         self.book.intend(ledger, lease, letter)
         self.freed(ledger, lease.hand)

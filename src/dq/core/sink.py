@@ -169,16 +169,16 @@ class SinkCore(SinkWords):
     # --- dead letters ------------------------------------------------------------------------------------------------
 
     def dead_letters(self) -> list[DeadLetter]:
-        """Intents whose dead letters are not stored yet, by stream and number."""
+        """Intents whose dead letters are not stored yet, by lane and number."""
         return [letter for _, letter in sorted(self._book.intents.items())]
 
     def is_stray(self, letter: DeadLetter) -> bool:
         """Whether the record of an intent is gone: another one may stand at its place."""
         return self._book.is_stray(letter)
 
-    def dead_letter_stored(self, stream: str, intent: int) -> None:
+    def dead_letter_stored(self, lane: str, intent: int) -> None:
         """A dead letter is committed: its record is settled. Once more changes nothing."""
-        self._book.stored(stream, intent)
+        self._book.stored(lane, intent)
 
     # --- time --------------------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ publish_one               `publish()` one at a time, beside a bare loop of write
 threads64, processes64    64 that each wait for every receipt, beside one
 latency                   from `publish()` called to user code running, at 1,000 a second
 backlog_memory, _drain    what 5 million waiting records cost in memory and in speed
+delayed                   a million delayed records: memory of the consumer broker, and how late others come
 read_lines, read_records  a reader over 5 million records, as lines, and decoded beside bare `orjson.loads`
 seek_time                 to the first record of a time in 5 million
 start, start_empty        time to ready, and megabytes of log checked a second after a kill
@@ -44,6 +45,7 @@ from pathlib import Path
 import orjson
 
 import backlog
+import delayed
 import embedded
 import fanout
 import latency
@@ -65,6 +67,7 @@ FIGURES: dict[str, Callable[[Bench], list[Row]]] = {
     "latency": latency.latency,
     "backlog_memory": backlog.memory,
     "backlog_drain": backlog.drain,
+    "delayed": delayed.delayed,
     "read_lines": reading.read_lines,
     "read_records": reading.read_records,
     "seek_time": reading.seek_time,

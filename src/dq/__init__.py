@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dq.app.application import App
     from dq.app.config import AppConfig
+    from dq.app.once import FileOnce, SqliteOnce, Values
     from dq.client.broker import Broker, connect
     from dq.client.consumer import Consumer
     from dq.client.listener import Listener
@@ -77,6 +78,11 @@ if TYPE_CHECKING:
 _HOMES = {
     "dq.app.application": ("App",),
     "dq.app.config": ("AppConfig",),
+    "dq.app.once": (
+        "FileOnce",
+        "SqliteOnce",
+        "Values",
+    ),
     "dq.client.broker": (
         "Broker",
         "connect",
@@ -175,14 +181,14 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "AlreadySettled", "App", "AppConfig", "BackendFailed", "BroadcastFailed", "BroadcastResult", "Broker",
     "BrokerError", "BrokerLost", "BrokerManager", "BrokerNotRunning", "BrokerRunning", "BucketPlace", "Closed",
-    "Consumer", "Damaged", "DiskFull", "DqError", "Event", "EventOwner", "EventType", "Forked", "HandlerError",
-    "HandlerTimeout", "InUse", "InvalidName", "InvalidPayload", "InvalidSetting", "Listener", "ListenerDropped",
-    "LogError", "MissingColumn", "NewerFormat", "NotImportable", "OnceFull", "Outcome", "OutcomeUnknown", "Pinned",
-    "ProtocolError", "PublishError", "PublishTimeout", "Publisher", "QueueFull", "Reader", "Receipt", "Receipts",
-    "Record", "RecordTooLarge", "RecordsTrimmed", "SequenceError", "SettingsMismatch", "Signal", "Sink",
-    "SinkSettings", "SinkStats", "StorageBackend", "Stream", "StreamReadOnly", "StreamSettings", "StreamStats",
-    "SyncFailed", "Task", "TaskIn", "Topic", "UnknownSink", "UnknownStream", "UsageError", "Verification",
-    "WorkerDied", "connect", "get_backend_class", "list_backends", "register_backend", "verify",
+    "Consumer", "Damaged", "DiskFull", "DqError", "Event", "EventOwner", "EventType", "FileOnce", "Forked",
+    "HandlerError", "HandlerTimeout", "InUse", "InvalidName", "InvalidPayload", "InvalidSetting", "Listener",
+    "ListenerDropped", "LogError", "MissingColumn", "NewerFormat", "NotImportable", "OnceFull", "Outcome",
+    "OutcomeUnknown", "Pinned", "ProtocolError", "PublishError", "PublishTimeout", "Publisher", "QueueFull", "Reader",
+    "Receipt", "Receipts", "Record", "RecordTooLarge", "RecordsTrimmed", "SequenceError", "SettingsMismatch", "Signal",
+    "Sink", "SinkSettings", "SinkStats", "SqliteOnce", "StorageBackend", "Stream", "StreamReadOnly", "StreamSettings",
+    "StreamStats", "SyncFailed", "Task", "TaskIn", "Topic", "UnknownSink", "UnknownStream", "UsageError", "Values",
+    "Verification", "WorkerDied", "connect", "get_backend_class", "list_backends", "register_backend", "verify",
 ]  # fmt: skip
 __version__ = "0.1.0"
 

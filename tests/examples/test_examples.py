@@ -13,7 +13,7 @@ from lesson import EXAMPLES, LESSONS, Lesson, Played, fits, seen
 PATTERNS = [
     "01_work_queue", "02_fan_out", "03_competing_consumers", "04_replay_from_a_time", "05_ordered_by_key", "06_ranked_readers",
     "07_dead_letters", "08_idempotent_receiver", "09_request_reply", "10_pipes_and_filters", "11_back_pressure",
-    "12_poison_message", "13_custom_backend", "14_single_json_file",
+    "12_poison_message", "13_custom_backend", "14_single_json_file", "15_handlers", "16_streams_and_handlers",
 ]  # fmt: skip
 SECTIONS = ["Run it", "Break it", "What one must see", "Elsewhere"]
 AT_ONCE = 5

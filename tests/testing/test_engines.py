@@ -13,7 +13,7 @@ from dq.app import Engine
 from dq.app.dq_engine import DqEngine
 from dq.testing import HandClock, MemoryEngine
 
-NOT_YET = {"delay", "once", "expires"}
+NOT_YET = {"once"}
 
 
 class TestBroker(EngineConformance):

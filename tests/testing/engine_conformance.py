@@ -17,7 +17,7 @@ Subscribe = Callable[..., Subscription]
 
 
 class EngineConformance:
-    """Subclasses give the fixtures `engine`, `wait` (lets so many seconds pass), `can` (whether `publish` knows a wish)."""
+    """Subclasses give the fixtures `engine`, and `wait`, which lets so many seconds pass."""
 
     @pytest.fixture
     def subscribe(self, engine: Engine, name: str) -> Any:
@@ -162,8 +162,7 @@ class EngineConformance:
         own.close()
         own.close()
 
-    def test_a_delayed_record_comes_at_its_time(self, engine: Engine, name: str, subscribe: Subscribe, wait, can) -> None:
-        can("delay")
+    def test_a_delayed_record_comes_at_its_time(self, engine: Engine, name: str, subscribe: Subscribe, wait) -> None:
         own = subscribe()
         engine.publish(name, "late", delay=0.3)
         engine.publish(name, "later", delay=timedelta(seconds=0.6))
@@ -177,8 +176,7 @@ class EngineConformance:
         engine.publish(name, "past", delay=datetime(2020, 1, 1, tzinfo=UTC))
         assert [task.payload for task in one(own)] == ["past"]
 
-    def test_a_key_is_stored_once(self, engine: Engine, name: str, subscribe: Subscribe, can) -> None:
-        can("once")
+    def test_a_key_is_stored_once(self, engine: Engine, name: str, subscribe: Subscribe) -> None:
         own = subscribe()
         first = engine.publish(name, 1, once="k")
         assert engine.publish(name, 2, once="k") == first
@@ -186,8 +184,7 @@ class EngineConformance:
         assert [task.payload for task in [*one(own, 1), *one(own, 1)]] == [1, 3]
         assert empty(own)
 
-    def test_what_has_expired_is_not_handed_out(self, engine: Engine, name: str, subscribe: Subscribe, wait, can) -> None:
-        can("expires")
+    def test_what_has_expired_is_not_handed_out(self, engine: Engine, name: str, subscribe: Subscribe, wait) -> None:
         own = subscribe()
         engine.publish(name, "old", expires=0.05)
         engine.publish(name, "new", expires=60)

@@ -13,8 +13,6 @@ from dq.app import Engine
 from dq.app.dq_engine import DqEngine
 from dq.testing import HandClock, MemoryEngine
 
-NOT_YET = {"once"}
-
 
 class TestBroker(EngineConformance):
     """H11: dq's own."""
@@ -29,14 +27,6 @@ class TestBroker(EngineConformance):
     def wait(self) -> Callable[[float], None]:
         return time.sleep
 
-    @pytest.fixture
-    def can(self) -> Callable[[str], None]:
-        def check(wish: str) -> None:
-            if wish in NOT_YET:
-                pytest.skip(f"the broker has no publish({wish}=) yet")
-
-        return check
-
 
 class TestMemory(EngineConformance):
     """H11: the one of `dq.testing`; its time is moved by hand."""
@@ -49,10 +39,6 @@ class TestMemory(EngineConformance):
     def wait(self, engine: MemoryEngine) -> Callable[[float], None]:
         assert isinstance(engine.clock, HandClock)
         return engine.clock.advance
-
-    @pytest.fixture
-    def can(self) -> Callable[[str], None]:
-        return lambda wish: None
 
 
 def test_priorities_of_the_engine_in_memory() -> None:

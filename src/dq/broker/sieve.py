@@ -1,18 +1,21 @@
-"""What of the records that were read a sink's filter lets through."""
+"""What of the records that were read a sink gets: what its filter lets through, and of batches for one sink only its own."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import repeat
 from typing import Self
 
 import orjson
 
 from dq.broker.bounded import bounded_search
+from dq.core.leases import Past
 from dq.core.matching import Matcher, Taken
 from dq.core.ranges import Range
 from dq.log.format import count_lines
 from dq.log.storage import Slice
+from dq.model.about import About
 from dq.model.settings import SinkSettings
 
 
@@ -27,6 +30,7 @@ class Sifted:
         parts: their lines.
         without: the others, as ranges of offsets.
         publishers: as in the slice, of all records.
+        burned: what records have burned before they came to this sink.
     """
 
     count: int
@@ -35,6 +39,7 @@ class Sifted:
     parts: list[memoryview]
     without: list[Range]
     publishers: list[tuple[int, str]]
+    burned: list[Past]
 
     def take(self, lines: memoryview, count: int) -> None:
         """The next `count` records match."""
@@ -53,37 +58,50 @@ class Sifted:
 
 
 class Sieve:
-    """Takes or leaves whole batches by the topics in their headers, and opens only those that have some of both.
+    """Takes or leaves whole batches by what their headers say, and opens only those that have some of both.
 
     Args:
-        matcher: what the sink wants.
+        sink: whose it is.
+        matcher: what the sink wants; None for all.
+
+    Attributes:
+        filters: whether it wants less than all. Then only what a header says of its whole batch is to be looked at.
     """
 
-    def __init__(self, matcher: Matcher) -> None:
-        self._matcher = matcher
+    def __init__(self, sink: str, matcher: Matcher | None) -> None:
+        self._sink, self.filters = sink, matcher is not None
+        self._matcher = matcher if matcher is not None else Matcher(None, None, bounded_search)
 
     @classmethod
-    def of(cls, settings: SinkSettings) -> Self | None:
-        """The sieve of a sink; None where it takes all."""
+    def of(cls, sink: str, settings: SinkSettings) -> Self:
+        """The sieve of a sink."""
         if settings.topic is None and settings.pattern is None:
-            return None
-        return cls(Matcher(settings.topic, settings.pattern, bounded_search))
+            return cls(sink, None)
+        return cls(sink, Matcher(settings.topic, settings.pattern, bounded_search))
 
     def sift(self, found: Slice, matches_max: int) -> Sifted:
         """Goes over a slice until `matches_max` records match, or to its end. Raises InvalidSetting as `bounded_search`."""
-        sifted = Sifted(0, 0, 0, [], [], found.publishers)
-        for lines, topics in zip(found.parts, found.topics, strict=True):
-            verdict = self._matcher.of_batch(topics)
+        sifted = Sifted(0, 0, 0, [], [], found.publishers, [])
+        for lines, topics, about in zip(found.parts, found.topics, found.abouts or repeat(None), strict=False):
+            first = found.first + sifted.count
+            verdict = self._verdict(topics, about)
             count = count_lines(bytes(lines))
             if verdict is Taken.NONE:
-                sifted.leave(found.first + sifted.count, count)
+                sifted.leave(first, count)
             elif verdict is Taken.ALL and sifted.matches + count <= matches_max:
                 sifted.take(lines, count)
             else:
                 self._sift_lines(sifted, found.first, lines, verdict, matches_max)
+            if about is not None and about.get("attempts") and verdict is not Taken.NONE:
+                sifted.burned.append((first, found.first + sifted.count - first, about["attempts"], about.get("error", "")))
             if sifted.matches == matches_max:
                 break
         return sifted
+
+    def _verdict(self, topics: tuple[str, ...] | None, about: About) -> Taken:
+        if about is not None and about.get("for", self._sink) != self._sink:
+            return Taken.NONE
+        return self._matcher.of_batch(topics) if self.filters else Taken.ALL
 
     def _sift_lines(self, sifted: Sifted, first: int, lines: memoryview, verdict: Taken, matches_max: int) -> None:
         """Goes over single records; neighbours that match become one part."""

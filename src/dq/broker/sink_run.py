@@ -14,6 +14,7 @@ from dq.broker.sieve import Sieve, Sifted
 from dq.broker.sink_shards import Shard, SinkShards
 from dq.clock import Clock
 from dq.config import LIMITS, Limits
+from dq.core.leases import Past
 from dq.core.ranges import Range
 from dq.core.sink import Offer, SinkCore
 from dq.errors import Damaged, DiskFull, DqError, InvalidSetting
@@ -58,7 +59,7 @@ class SinkRun:
         self.core.recover(clock.monotonic())
         self.shards = SinkShards(root, files, name, content, self.core, limits)
         self.letters = DeadLetters(name, content.publisher(name), self.core, self.shards.reader_of, clock, limits)
-        self._sieve = Sieve.of(self.settings)
+        self._sieve = Sieve.of(name, self.settings)
         self.unsynced = False
         self.unserved: DqError | None = None
         self._notes: dict[tuple[int, int], str] = {}
@@ -96,23 +97,24 @@ class SinkRun:
 
     def _lease(self, offer: Offer, now: float) -> Push | None:
         sieve = self._sieve
-        count_max = offer.count_max if sieve is None or offer.alone else min(offer.room, self._limits.batch_records_max)
+        plain = offer.alone or not sieve.filters
+        count_max = offer.count_max if plain else min(offer.room, self._limits.batch_records_max)
         found = self.shards.read(offer.shard, offer.first, count_max)
         if found is not None and found.abouts:
             found = self._unexpired(offer, found)
         if found is None:
             return None
-        if sieve is None or offer.alone:
+        if offer.alone or (plain and not found.abouts):
             return offer.consumer, [self._task(offer, found, now, (), expires=may_expire(found)), *found.parts]
         return self._sifted(sieve, offer, found, now)
 
     def _sifted(self, sieve: Sieve, offer: Offer, found: Slice, now: float) -> Push | None:
-        """Leases what matches of a slice; the rest is settled unseen."""
+        """Leases what of a slice is this sink's; the rest is settled unseen."""
         sifted = sieve.sift(found, offer.count_max)
         if not sifted.matches:
             self.core.skip(offer, sifted.count, "skip")
             return None
-        task = self._task(offer, sifted, now, sifted.without, expires=may_expire(found))
+        task = self._task(offer, sifted, now, sifted.without, sifted.burned, expires=may_expire(found))
         return offer.consumer, [task, *sifted.parts]
 
     def _unexpired(self, offer: Offer, found: Slice) -> Slice | None:
@@ -131,11 +133,18 @@ class SinkRun:
         return None
 
     def _task(
-        self, offer: Offer, found: Slice | Sifted, now: float, without: Sequence[Range], *, expires: bool = False
+        self,
+        offer: Offer,
+        found: Slice | Sifted,
+        now: float,
+        without: Sequence[Range],
+        burned: Sequence[Past] = (),
+        *,
+        expires: bool = False,
     ) -> bytes:
         """Leases records and says so."""
         shard, first, count = offer.shard, offer.first, found.count
-        lease = self.core.lease(offer, count, found.size, now, without)
+        lease = self.core.lease(offer, count, found.size, now, without, burned)
         fields: dict[str, Any] = {
             "lease": lease, "stream": shard[0], "bucket": shard[1], "first": first, "count": count,
             "publishers": found.publishers,
@@ -144,10 +153,13 @@ class SinkRun:
             fields["without"] = without
         if expires:
             fields["expires"] = True
-        if offer.attempts:
-            fields["attempts"] = {k: v for k, v in offer.attempts.items() if k < first + count}
-        if offer.errors:
-            fields["errors"] = {k: v for k, v in offer.errors.items() if k < first + count}
+        attempts, errors = offer.attempts, offer.errors
+        if burned:
+            attempts, errors = _with_past(offer, burned)
+        if attempts:
+            fields["attempts"] = {k: v for k, v in attempts.items() if k < first + count}
+        if errors:
+            fields["errors"] = {k: v for k, v in errors.items() if k < first + count}
         return Event(EventType.TASK, _OWNER, fields).line()
 
     def note_progress(self, lease: int, offset: int, note: str) -> None:
@@ -229,3 +241,10 @@ class SinkRun:
         """Closes all files, and leaves what is not written."""
         self._log.close()
         self.shards.close()
+
+
+def _with_past(offer: Offer, past: Sequence[Past]) -> tuple[dict[int, int], dict[int, str]]:
+    """Attempts and errors of the records of an offer: what they burned here counts those that they came with."""
+    attempts = {first + n: burned for first, count, burned, _ in past for n in range(count)}
+    errors = {first + n: error for first, count, _, error in past for n in range(count) if error}
+    return attempts | (offer.attempts or {}), errors | (offer.errors or {})

@@ -277,10 +277,12 @@ class BucketCursor:
         runs: list[Lines] = []
         first = found.first
         counts = found.counts or map(count_lines, map(bytes, found.parts))  # a backend of the user's own may not say
-        for part, count, topics in zip(found.parts, counts, found.topics or repeat(UNKNOWN_TOPICS), strict=False):
+        headers = zip(found.topics or repeat(UNKNOWN_TOPICS), found.abouts or repeat(None), strict=False)
+        for part, count, (topics, about) in zip(found.parts, counts, headers, strict=False):
             run = Lines(self.stream, self.bucket, first, count, part)
             taken = self._filter.matcher.of_batch(topics)
-            if taken is not Taken.NONE:
+            # What is for one sink alone comes there once more: a reader has seen it when it came first.
+            if taken is not Taken.NONE and not (about and "for" in about):
                 if taken is Taken.ALL and not (matched and self._filter.match) and not self._has_removed(first, first + count):
                     runs.append(run)
                 else:

@@ -5,12 +5,12 @@ What is known only while the broker lives (credit, deadlines, who waits for work
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from math import inf
 from typing import Any
 
 from dq.core.counters import Counters
-from dq.core.leases import Hand, Lease, Own, Shard
+from dq.core.leases import Hand, Lease, Own, Past, Shard
 from dq.core.ledger import Burned, Ledger
 from dq.core.notes import Notebook, lease_note, letter_note
 from dq.core.ranges import Range, RangeSet
@@ -132,9 +132,18 @@ class Book:
     # --- ranges ------------------------------------------------------------------------------------------------------
 
     def lease(
-        self, hand: Hand, ledger: Ledger, source: State, first: int, stop: int, size: int, without: list[Range] | None = None
+        self,
+        hand: Hand,
+        ledger: Ledger,
+        source: State,
+        first: int,
+        stop: int,
+        size: int,
+        without: list[Range] | None = None,
+        burned: Sequence[Past] = (),
     ) -> Lease:
-        """Leases a range that waits as `source`; what is in `without`, parts of it, is passed over in the same step.
+        """Leases a range that waits as `source`; what is in `without`, parts of it, is passed over in the same step; `burned`
+        is what records of it have burned before they came here.
 
         Raises:
             IllegalStep: it does not wait so; nothing has changed.
@@ -152,6 +161,8 @@ class Book:
             again -= min(again, passed)  # it is new or given back as a whole
             lease.leave_out(without)
             note["without"] = without
+        if burned and (new := ledger.came(burned)):
+            note["burned"] = new
         self.counters.redelivered += again
         self.notes.add(note)
         return lease

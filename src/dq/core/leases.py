@@ -9,6 +9,8 @@ from dq.core.states import State
 
 Shard = tuple[str, int]
 """(stream, bucket)"""
+Past = tuple[int, int, int, str]
+"""What records have burned before they came to a sink: first offset, records, attempts, last error."""
 
 
 class Hand:

@@ -12,10 +12,10 @@ any length costs none.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from dq.core.leases import Lease, Shard
+from dq.core.leases import Lease, Past, Shard
 from dq.core.ranges import Range, RangeSet
 from dq.core.states import IllegalStep, State, Step, after
 from dq.model.dead_letter import DeadLetter
@@ -151,6 +151,15 @@ class Ledger:
         """Attempts that a record has burned."""
         burned = self.burned.get(offset)
         return burned.attempts if burned else 0
+
+    def came(self, burned: Sequence[Past]) -> list[Past]:
+        """Records come that have burned attempts before; of those that have been here, what they burned since counts. Returns
+        what of it is new."""
+        new = [each for each in burned if any(each[0] + n not in self.burned for n in range(each[1]))]
+        for first, count, attempts, error in new:
+            for offset in range(first, first + count):
+                self.burned.setdefault(offset, Burned(attempts, error, False))
+        return new
 
     def burned_within(self, first: int, stop: int) -> dict[int, Burned]:
         """What is remembered of the records of a range."""

@@ -8,7 +8,10 @@ As the sink lives::
     {"lease":18,"stream":"emails","bucket":0,"first":7,"count":1,"bytes":210,"to":"c-ab12","alone":true}   a suspect
     {"lease":19,"stream":"emails","bucket":0,"first":150,"count":50,"bytes":4200,"to":"c-ab12","without":[[160,190]]}
                                                                                       passed over within it: never in the hand
-    {"deliver":20,"stream":"emails","bucket":0,"first":200,"count":50,"to":"c-ab12"}  leased by a sink without acks, and so
+    {"lease":20,"stream":"emails","bucket":0,"first":190,"count":1,"bytes":210,"to":"c-ab12","burned":[[190,1,2,"…"]]}
+                                                                                      came with attempts burned: first, records,
+                                                                                      attempts, error
+    {"deliver":21,"stream":"emails","bucket":0,"first":200,"count":50,"to":"c-ab12"}  leased by a sink without acks, and so
                                                                                       settled; may have "without" too
     {"skip":[[250,900]],"stream":"emails","bucket":0}                                 passed over: they do not match its filter
     {"remove":[[900,901]],"stream":"emails","bucket":0}                               passed over: taken out of the stream

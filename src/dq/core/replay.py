@@ -12,7 +12,7 @@ from typing import Any
 
 from dq.core.book import Book
 from dq.core.counters import Counters
-from dq.core.leases import Lease, Own, Shard
+from dq.core.leases import Lease, Own, Past, Shard
 from dq.core.ledger import Burned, Ledger
 from dq.core.note_values import (
     COUNT_MAX,
@@ -166,7 +166,23 @@ def _replay_lease(book: Book, note: Note) -> None:
     source = State.SUSPECT if flag_of(note, "alone") else State.WAITING
     book.next_lease = number
     without = _without(note, first, stop)
-    book.lease(book.hand(text_of(note, "to")), ledger, source, first, stop, count_of(note, "bytes"), without)
+    hand, size = book.hand(text_of(note, "to")), count_of(note, "bytes")
+    book.lease(hand, ledger, source, first, stop, size, without, _came(note, first, stop, without))
+
+
+def _came(note: Note, first: int, stop: int, without: list[Range]) -> list[Past]:
+    """What records of a lease have burned before they came to this sink."""
+    left_out, came, said = RangeSet.of(without), list[Past](), note.get("burned", [])
+    demand(type(said) is list, "what its records have burned is no list")
+    for parts in said:
+        demand(type(parts) is list and len(parts) == 4, "what its records have burned is no list of four")
+        begin, count, attempts, error = parts
+        begin, count = as_count(begin), as_count(count)
+        demand(count > 0 and first <= begin and begin + count <= stop, "what its records have burned lies beside its lease")
+        demand(not left_out.within(begin, begin + count), "records that it passes over have burned something")
+        demand(type(error) is str, "the error that its records came with is no text")
+        came.append((begin, count, as_count(attempts), error))
+    return came
 
 
 def _without(note: Note, first: int, stop: int) -> list[Range]:

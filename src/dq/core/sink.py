@@ -13,7 +13,7 @@ from typing import Any
 
 from dq.config import LIMITS, Limits
 from dq.core.book import LEASES_UNFLUSHED_MAX
-from dq.core.leases import Hand, Shard
+from dq.core.leases import Hand, Past, Shard
 from dq.core.ledger import Ledger
 from dq.core.offers import Offer
 from dq.core.ordering import may_lease
@@ -217,7 +217,15 @@ class SinkCore(SinkWords):
         """What an idle consumer may lease next; None if no consumer is idle, no record waits, or the sink is paused."""
         return None if self._book.paused else self._offers.next()
 
-    def lease(self, offer: Offer, count: int, size: int, now: float, without: Sequence[Range] = ()) -> int:
+    def lease(
+        self,
+        offer: Offer,
+        count: int,
+        size: int,
+        now: float,
+        without: Sequence[Range] = (),
+        burned: Sequence[Past] = (),
+    ) -> int:
         """Leases the first `count` records of an offer. Returns the number of the lease.
 
         Args:
@@ -226,6 +234,7 @@ class SinkCore(SinkWords):
             size: bytes of what goes to the consumer.
             without: parts of it that do not match the sink's filter: settled in the same step, as by `skip`. One record at
                 least is left.
+            burned: what records have burned before they came to this sink. It counts once, however often they are leased.
 
         Raises:
             IllegalStep: the offer is out of date, or has not so many; nothing has changed.
@@ -242,7 +251,7 @@ class SinkCore(SinkWords):
             self._check_new(ledger, first, stop)
         if self._ordered and not may_lease(ledger, hand, first, stop, alone=offer.alone):
             raise IllegalStep(f"{count} records of {offer} cannot be leased: others come before; nothing was changed")
-        number = self._lease(hand, ledger, offer, stop, size, now, out)
+        number = self._lease(hand, ledger, offer, stop, size, now, out, burned)
         hand.credit -= given
         if ledger.removed is not None:
             self._rules.sweep(ledger)
@@ -295,13 +304,23 @@ class SinkCore(SinkWords):
 
     # --- within ------------------------------------------------------------------------------------------------------
 
-    def _lease(self, hand: Hand, ledger: Ledger, offer: Offer, stop: int, size: int, now: float, out: list[Range]) -> int:
+    def _lease(
+        self,
+        hand: Hand,
+        ledger: Ledger,
+        offer: Offer,
+        stop: int,
+        size: int,
+        now: float,
+        out: list[Range],
+        burned: Sequence[Past],
+    ) -> int:
         if self._no_ack:
             number = self._book.deliver(hand.name, ledger, offer.first, stop, out)
             hand.settled += stop - offer.first - sum([end - start for start, end in out])
             return number
         source = State.SUSPECT if offer.alone else State.WAITING
-        lease = self._book.lease(hand, ledger, source, offer.first, stop, size, out)
+        lease = self._book.lease(hand, ledger, source, offer.first, stop, size, out, burned)
         lease.deadline = now + self._grace
         if not hand.watched:
             self._rules.watch(hand)

@@ -38,11 +38,13 @@ class Draft:
         once: the key under which its one record is stored no second time; None for most.
         expiring: records of it that expire: the first of them at `expires`, the last at `expired`, wall times.
         turn: how many batches were sent before it, in all buckets.
+        sink: the one that it is for; None, for most: it is for all.
     """
 
     __slots__ = (
         "_condition", "_watched", "again", "bucket", "callbacks", "count", "doomed", "durability", "expired", "expires",
-        "expiring", "labelled", "lines", "nudge", "once", "opened", "outcome", "sequence", "topics", "turn", "urgent",
+        "expiring", "labelled", "lines", "nudge", "once", "opened", "outcome", "sequence", "sink", "topics",
+        "turn", "urgent",
     )  # fmt: skip
 
     def __init__(self, bucket: int, durability: str, opened: float = 0.0) -> None:
@@ -54,6 +56,7 @@ class Draft:
         self.labelled = self.expiring = self.turn = 0
         self.expires = self.expired = 0.0
         self.once: str | None = None
+        self.sink: str | None = None
         self.nudge: Callable[[], None] | None = None
         self.again = self.urgent = False
         self.doomed: DqError | None = None
@@ -75,9 +78,9 @@ class Draft:
 
     def about(self) -> dict[str, str | float] | None:
         """What its header is to say of its records; None for most."""
-        if self.once is None and not self.expiring:
+        if self.once is None and not self.expiring and self.sink is None:
             return None
-        said: dict[str, str | float] = {}
+        said: dict[str, str | float] = {} if self.sink is None else {"for": self.sink}
         if self.once is not None:
             said["once"] = self.once
         if self.expiring:

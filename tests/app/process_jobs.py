@@ -23,6 +23,7 @@ if BROKEN and Path(BROKEN).exists():
 
 hard = App(sink="hard", config=CONFIG)
 verbs = App(sink="verbs", config=CONFIG)
+mixed = App(sink="mixed", config=CONFIG)
 slow = App(sink="slow", config=CONFIG)
 
 
@@ -80,3 +81,9 @@ def wait(job: dict) -> None:
     note(job["file"], os.getpid())
     time.sleep(job["seconds"])
     note(job["file"], "done")
+
+
+@mixed.handler("mixed", processes=2)
+def mix(job: dict) -> None:
+    time.sleep(job["seconds"])
+    note(job["file"], job["n"])

@@ -130,6 +130,19 @@ def test_a_stop_waits_for_a_worker_and_a_second_one_does_not(app_of: App, broker
         assert [next(iter(consumer)).attempt] == [1]
 
 
+@pytest.mark.parametrize("app_of", ["mixed"], indirect=True)
+def test_short_tasks_do_not_wait_behind_a_long_one(app_of: App, broker: BrokerManager, tmp_path: Path) -> None:
+    # Given many short ones, so that they are sent ahead, with a long one among them
+    jobs = [{"n": n, "seconds": 0.8 if n == 300 else 0, "file": str(tmp_path / "seen")} for n in range(340)]
+    with dq.Publisher(broker, "mixed") as publisher:
+        publisher.publish_many(jobs)
+    app_of.run(burst=True)
+    # Then the long one is the last to end, and none was done twice
+    seen = [line[0] for line in lines_of(tmp_path / "seen")]
+    assert seen[-1] == "300"
+    assert Counter(seen) == Counter(str(n) for n in range(340))
+
+
 def test_workers_end_with_their_app(broker: BrokerManager, tmp_path: Path) -> None:
     stream, file = f"orphans{os.getpid()}", tmp_path / "seen"
     module = tmp_path / "orphans.py"

@@ -164,10 +164,19 @@ class ProcessPool:
             self._failed_starts = 0
         elif "failed" in said:
             worker.failed = str(said["failed"])
+        elif "back" in said:
+            self._came_back(worker, said["back"])
         elif "extend" in said or "early" in said:
             self._of_its_verbs(worker, said)
         elif (ended := worker.end_of(said["n"])) is not None and not ended.settled:
             self._settle(ended.delivery, said)
+
+    def _came_back(self, worker: WorkerProcess, numbers: list[int]) -> None:
+        """What was sent ahead of its turn, to a worker whose task takes long."""
+        back = [each for each in worker.hand if each.number in set(numbers)]
+        for each in back:
+            worker.hand.remove(each)
+        self._take_back([each.delivery for each in back])
 
     def _of_its_verbs(self, worker: WorkerProcess, said: dict[str, Any]) -> None:
         """What a handler has said of its task before it returned."""
@@ -210,7 +219,7 @@ class ProcessPool:
             self._not_started(why, time.monotonic(), sure=bool(worker.failed))
             return
         culprit = worker.hand.popleft() if worker.hand and worker.late in (-1, worker.hand[0].number) else None
-        self._take_back(worker)
+        self._take_back([each.delivery for each in worker.hand])
         if culprit is None:
             if worker.late < 0:
                 log.warning("handler %s: an idle worker process (pid %d) %s", self.handler.name, worker.pid, how)
@@ -224,10 +233,9 @@ class ProcessPool:
         else:
             self._failed(culprit.delivery, f"WorkerDied: its worker process (pid {worker.pid}) {how}")
 
-    def _take_back(self, worker: WorkerProcess) -> None:
+    def _take_back(self, deliveries: list[Delivery]) -> None:
         """What was sent ahead is the next to be given out again; where no more is begun, it goes back."""
-        while worker.hand:
-            delivery = worker.hand.pop().delivery
+        for delivery in reversed(deliveries):
             if self._mailbox.stopped:
                 self._mailbox.settle(delivery, RELEASE)
             else:
@@ -256,6 +264,7 @@ class ProcessPool:
         if len(self._workers) < self.places and not self._mailbox.stopped:
             at = min(at, max(self._start_at, now))
         timeout = self.handler.timeout
+        at = min([at, *(worker.stuck_at for worker in self._workers)])
         if timeout is not None:
             at = min([at, *(worker.hand[0].since + timeout for worker in self._workers if worker.hand and worker.late < 0)])
         return at
@@ -270,6 +279,8 @@ class ProcessPool:
                     worker.late = worker.hand[0].number
                     self.timeouts += 1
                     worker.kill()
+            if worker in self._workers and now >= worker.stuck_at:
+                worker.recall()
             if worker.pidfd is None and worker in self._workers and worker.ended:
                 self._died(worker)
 

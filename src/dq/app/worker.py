@@ -47,7 +47,19 @@ class _Link:
                 frame = self._connection.recv_bytes()
             except (EOFError, OSError):
                 end_at_once()
-            self._frames.put(None if frame == b"stop" else frame)
+            if frame == b"back":
+                self._give_back()
+            else:
+                self._frames.put(None if frame == b"stop" else frame)
+
+    def _give_back(self) -> None:
+        """The task in hand takes long: those that were sent ahead are for others."""
+        numbers = []
+        with contextlib.suppress(queue.Empty):
+            while (frame := self._frames.get_nowait()) is not None:
+                numbers.append(orjson.loads(frame.partition(b"\n")[0])["n"])
+            self._frames.put(None)
+        self.say({"back": numbers})
 
     def next(self) -> bytes | None:
         """The next task; None: it is time to go."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import signal
 import socket
@@ -24,9 +25,10 @@ _PROGRAM: Final = (
     "from dq.app.worker import main; main(int(sys.argv[2]), sys.argv[3])"
 )
 _AHEAD_SECONDS: Final = 0.002
-"""So much work is sent ahead of its turn, which hides the way through the pipe behind the work: short, since it cannot be had
-back from a worker that turns out to be slow."""
+"""So much work is sent ahead of its turn: the way through the pipe is hidden behind the work."""
 _AHEAD_MAX: Final = 15
+_RECALL_SECONDS: Final = 0.05
+"""A task that takes longer holds up those behind it: they are asked back."""
 _SHARE: Final = 0.2
 """Of the last task in the running mean of how long one takes."""
 
@@ -58,6 +60,7 @@ class WorkerProcess:
         hand: the tasks that it has, oldest first: it works on the first one.
         ready: whether it has imported its handler.
         failed: why it cannot; or "".
+        recalled: whether it was asked to give back what was sent ahead, and has not ended its task since.
         late: number of the task at whose timeout it was killed, or -1.
         done: tasks that it has ended.
 
@@ -86,6 +89,7 @@ class WorkerProcess:
         self.ready = False
         self.failed = ""
         self.late = -1
+        self.recalled = False
         self.done = 0
         self._mean = 1.0  # slow, until it has shown otherwise
 
@@ -97,7 +101,7 @@ class WorkerProcess:
     @property
     def room(self) -> int:
         """How many more tasks it may be sent: one, or a few where they are very short."""
-        if not self.ready or self.late >= 0:
+        if not self.ready or self.late >= 0 or self.recalled:
             return 0
         ahead = int(_AHEAD_SECONDS / max(self._mean, 1e-6)) if self.done else 0
         return 1 + min(ahead, _AHEAD_MAX) - len(self.hand)
@@ -139,6 +143,7 @@ class WorkerProcess:
         ended, now = self.hand.popleft(), time.monotonic()
         self._mean += _SHARE * (now - ended.since - self._mean)
         self.done += 1
+        self.recalled = False
         if self.hand:
             self.hand[0].since = now
         return ended
@@ -151,6 +156,17 @@ class WorkerProcess:
             return os.waitid(os.P_PID, self.pid, options) is not None
         except ChildProcessError:  # somebody has waited for all children
             return True
+
+    @property
+    def stuck_at(self) -> float:
+        """Monotonic seconds when what was sent ahead is to be asked back; infinity where nothing was."""
+        return self.hand[0].since + _RECALL_SECONDS if len(self.hand) > 1 and not self.recalled else math.inf
+
+    def recall(self) -> None:
+        """Asks for what was sent ahead and is not begun."""
+        self.recalled = True
+        with contextlib.suppress(Broken):
+            self.pipe.send_parts(b"back")
 
     def dismiss(self) -> None:
         """It ends by itself once it has done what it has in hand."""

@@ -41,7 +41,7 @@ def lived() -> SinkCore:
     take_all(core, now)
     core.ack("a", 0, [(0, 2), (3, 4)], now)
     core.drop("a", 0, [(4, 5)], now)
-    core.retry("a", 0, 5, 90.0, "boom", now)
+    core.retry("a", 0, 5, 50.0, "boom", now)
     core.abandon("a", 0, 6, now)
     core.release("a", 0, [(7, 8)], now)
     core.dead_letter("a", 0, 8, "bad", "", now)

@@ -338,8 +338,7 @@ class Book:
         """Settles parts of a range that is being leased. Returns how many records they have."""
         for part in without:
             self._settle_unseen(ledger, *part)
-        count = sum([stop - first for first, stop in without])
-        self.counters.filtered += count
+        self.counters.filtered += (count := sum([stop - first for first, stop in without]))
         return count
 
     def _settle_unseen(self, ledger: Ledger, first: int, stop: int) -> None:

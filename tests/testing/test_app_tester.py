@@ -124,6 +124,22 @@ def test_verbs_of_the_task_count_too(dq_app):
     assert (len(tester.acked), len(tester.dropped), len(tester.retried)) == (1, 1, 1)
 
 
+def test_a_retry_may_wait_for_long(dq_app):
+    app = App("unused")
+
+    @app.handler("s")
+    def handle(payload: int, task: Task):
+        return Retry(3_600) if task.attempt == 1 else None
+
+    tester = dq_app(app)
+    tester.publish("s", 1)
+    tester.run_until_idle()
+    assert tester.delayed == [("s", 1, 3_600.0)]
+    tester.clock.advance(3_601)
+    tester.run_until_idle()
+    assert ([done.attempt for done in tester.acked], tester.dead_letters) == ([2], [])
+
+
 def test_handlers_that_go_on_for_ever_are_found_out(dq_app):
     app = App("unused")
 

@@ -11,7 +11,7 @@ from dq.core.ledger import Ledger
 from dq.core.ranges import Range, RangeSet
 from dq.core.replay import replay
 
-_ENDS = ("handled", "dropped", "dead", "passed", "earlier")
+_ENDS = ("handled", "dropped", "dead", "postponed", "passed", "earlier")
 _UNSEEN = ("skip", "remove", "expire")
 
 
@@ -21,6 +21,7 @@ class Fates(NamedTuple):
     Attributes:
         sent: stored in the stream since the sink began there.
         handled, dropped, passed, dead: settled by an ack, by a drop, unseen (other topic, removed, expired), as a dead letter.
+        postponed: to be retried after so long that it comes again as a record of its own.
         earlier: settled before the oldest note that is kept: how, is not in the log any more.
         waiting, in_hand, delayed: not settled.
         lost: gone without having been settled.
@@ -33,6 +34,7 @@ class Fates(NamedTuple):
     dropped: int
     passed: int
     dead: int
+    postponed: int
     earlier: int
     waiting: int
     in_hand: int
@@ -125,7 +127,7 @@ class Tally:
         elif kind == "deliver":
             shard.sets["handled"].add(note["first"], note["first"] + note["count"])
         elif kind == "intent":
-            shard.sets["dead"].add(note["offset"], note["offset"] + 1)
+            shard.sets["postponed" if note.get("due") else "dead"].add(note["offset"], note["offset"] + 1)
         elif kind in ("lost", "overdue"):
             shard.unsure.add(note["offset"], note["offset"] + 1)
         elif kind == "suspect":
@@ -152,7 +154,7 @@ class Tally:
     @staticmethod
     def _fates_of(shard: _Shard | None, ledger: Ledger | None, end: int, first: int) -> Fates:
         if shard is None or ledger is None:  # the sink has not begun there: all waits
-            return Fates(end - first, 0, 0, 0, 0, 0, end - first, 0, 0, 0, 0, 0)
+            return Fates(**dict.fromkeys(Fates._fields, 0) | {"sent": end - first, "waiting": end - first})
         stop = max(end, ledger.next)
         left = RangeSet(shard.start, stop)
         held = RangeSet.of(part for lease in ledger.leases.values() for part in lease.open)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from dq.app.outcomes import Ack, DeadLetter, Drop, Retry, Verdict
 from dq.client.hand import Hand, Sleeper
 from dq.client.held_lease import HeldLease
 from dq.client.task import Task
+from dq.config import LIMITS
 from dq.core.matching import Matcher
 from dq.core.offers import Offer
 from dq.core.sink import SinkCore
@@ -24,6 +26,10 @@ from dq.model.settings import SinkSettings
 
 if TYPE_CHECKING:
     from dq.testing.memory_engine import MemoryEngine, MemoryStream
+
+
+_LIMITS = replace(LIMITS, later_seconds=1e12)
+"""A retry waits in its sink, however long: there are no segments here that it could pin."""
 
 
 class MemorySink:
@@ -36,7 +42,7 @@ class MemorySink:
 
     def __init__(self, engine: MemoryEngine, name: str, settings: SinkSettings, pattern: str | re.Pattern[str] | None) -> None:
         self.engine, self.name, self.settings = engine, name, settings
-        self.core = SinkCore(name, settings, jitter=Random(engine.seed))
+        self.core = SinkCore(name, settings, _LIMITS, Random(engine.seed))
         self.matcher = Matcher(settings.topic, pattern)
         self.streams: set[str] = set()
         self.expired = 0

@@ -15,7 +15,7 @@ class ReportLine:
         handler, sink, stream: whose.
         sent: stored in the stream since the handler's sink began there.
         handled: done, and acked. dropped: settled by a `Drop`. dead: became dead letters.
-        postponed: to be tried again after so long (over a minute) that it comes again as a record of its own, which is sent anew.
+        postponed: to be tried again after over a minute: it comes again as a record of its own, which is sent anew.
         passed: settled unseen: another topic, taken out of the stream, expired.
         earlier: settled so long ago that the log does not say any more how: it was written anew since.
         waiting, in_hand, delayed: not settled yet; delayed: to be tried again, or on their way to the dead letters.

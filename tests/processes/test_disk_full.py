@@ -66,3 +66,18 @@ def test_a_full_disk_stops_publishers_alone_until_there_is_room(small_disk):
     # And nobody died of it, and no litter is left
     assert (status["publisher_broker"]["restarts"], status["consumer_broker"]["restarts"]) == (0, 0)
     assert not [path for path in small_disk.rglob("*") if path.suffix in (".tmp", ".torn")]
+
+
+@pytest.mark.root
+def test_a_key_whose_record_found_no_room_is_not_known(small_disk):
+    """S, later there: what a failed commit did not store is stored when it is published again, and once."""
+    with BrokerManager(small_disk / "q") as broker, Publisher(broker, "s") as publisher:
+        publisher.publish("small", once="first")
+        publish_until_full(publisher)
+        futures = [publisher.submit("x" * 1_000_000, once="big") for _ in range(4)]
+        assert {type(future.exception(10)) for future in futures} == {DiskFull}
+        assert publisher.publish("again", once="first").id == "s/0/0"
+        subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+        end = publisher.publish("plain").id
+        receipts = [publisher.publish("x" * 1_000_000, once="big").id for _ in range(2)]
+        assert receipts == [f"s/0/{int(end.rpartition('/')[2]) + 1}"] * 2

@@ -2,7 +2,8 @@
 
 A figure is a median of at least 5 runs, and where it has a reference, the two alternate: dq, reference, dq, reference.
 Every record is the same 210-byte line, every receipt is given after `fdatasync`, everything goes through the public API. (The
-`embedded_…` figures need `uv sync --group bench`; they have items of random bytes, and no flush on either side.)
+`embedded_…` figures and `handlers_beside` need `uv sync --group bench`; the former have items of random bytes, and no flush on
+either side.)
 
     uv run python benchmarks/run.py                       the whole table, about 8 minutes
     uv run python benchmarks/run.py --only end_to_end     one figure; may be given again
@@ -24,6 +25,8 @@ buckets4, streams64       four buckets beside one, 64 streams in turn beside one
 many_streams              1,000 streams of four buckets: time to ready, and what idle brokers use
 consumers                 1 to 64 consumers of one sink: their total, and the share of each
 bystanders                a publisher and two consumers beside others that are slow, stopped or far behind
+handlers_sync, _async     empty handlers of an app in one process, every settle on disk
+handlers_beside           the same beside huey, persist-queue and litequeue, with and without a flush of theirs
 embedded_batches, _one    `dq.embedded` beside rocksq, same items, no flush: by 100 and 500, one at a time
 embedded_mpmc, _large     the same of `MpmcQueue`, and of items of 1 and 64 KiB, these also beside a bare loop of writes
 embedded_memory           with 5 million items waiting
@@ -48,6 +51,7 @@ import backlog
 import delayed
 import embedded
 import fanout
+import handlers
 import latency
 import profiling
 import reading
@@ -78,6 +82,9 @@ FIGURES: dict[str, Callable[[Bench], list[Row]]] = {
     "many_streams": streams.many_streams,
     "consumers": fanout.consumers,
     "bystanders": fanout.bystanders,
+    "handlers_sync": handlers.handlers_sync,
+    "handlers_async": handlers.handlers_async,
+    "handlers_beside": handlers.handlers_beside,
     "embedded_batches": embedded.batches,
     "embedded_one": embedded.one,
     "embedded_mpmc": embedded.mpmc,

@@ -17,10 +17,12 @@ GROUPS = [
     ["end_to_end", "submit", "publish_one"],
     ["threads64", "processes64", "latency"],
     ["backlog_memory", "backlog_drain", "start_empty"],
-    ["start"],
+    ["start", "delayed"],
     ["read_lines", "read_records", "seek_time"],
     ["buckets4", "streams64", "many_streams"],
     ["consumers", "bystanders"],
+    ["handlers_sync", "handlers_async"],
+    ["handlers_beside"],
     ["embedded_batches", "embedded_one", "embedded_mpmc", "embedded_large", "embedded_memory", "embedded_standard"],
 ]
 
@@ -32,8 +34,9 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("names", GROUPS, ids="-".join)
 def test_every_figure_is_measured_and_written(names: list[str], tmp_path: Path) -> None:
-    if names[0].startswith("embedded") and find_spec("rocksq") is None and os.environ.get("CI") != "true":
-        pytest.skip("these are measured beside rocksq, which is not installed: uv sync --group bench")
+    needed = {"embedded_batches": "rocksq", "handlers_beside": "huey"}.get(names[0])
+    if needed is not None and find_spec(needed) is None and os.environ.get("CI") != "true":
+        pytest.skip(f"these are measured beside {needed}, which is not installed: uv sync --group bench")
     data, written = tmp_path / "data", tmp_path / "figures.json"
     only = [part for name in names for part in ("--only", name)]
     ended = run("--runs", "1", "--scale", "0.0005", "--data", str(data), "--json", str(written), *only)

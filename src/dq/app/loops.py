@@ -94,6 +94,7 @@ class LoopPool:
 
     def start(self) -> None:
         """The thread that fetches."""
+        self._free_at = time.monotonic()
         self._fetcher.start()
 
     # --- in the thread that fetches ------------------------------------------------------------------------------------

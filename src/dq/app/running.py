@@ -30,6 +30,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _TELL_SECONDS = 1.0
 _SHOWN = 5
 _BURST_LOOK_SECONDS = 0.02
+_LIVELY_SECONDS = 0.05
 
 
 class Run:
@@ -120,9 +121,9 @@ class Run:
         return ThreadPool(mailbox, self._config, self.wake)
 
     def _tick_until_stopped(self, burst: bool) -> None:
-        config, empty_looks = self._config, 0
+        config, empty_looks, lively_until = self._config, 0, 0.0
         while not self._stops and not self._broken_off(burst):
-            self._sleeping = True
+            self._sleeping = True  # from here on, who begins a task wakes
             now = time.monotonic()
             ticked = [pool.tick(now) for pool in self._pools]
             busy = any(ticked)
@@ -131,19 +132,26 @@ class Run:
                 empty_looks = empty_looks + 1 if self._all_empty() else 0
                 if empty_looks == 2:
                     return
-            self._sleeping = not busy
-            self._wait(config.grow_seconds if busy else _BURST_LOOK_SECONDS if burst else config.fetch_seconds)
+            soon = busy or now < lively_until
+            self._sleeping = not soon
+            if self._wait(config.grow_seconds if soon else _BURST_LOOK_SECONDS if burst else config.fetch_seconds):
+                lively_until = time.monotonic() + _LIVELY_SECONDS  # what begins is not to be seen at the first tick
 
     def _broken_off(self, burst: bool) -> bool:
         """Whether something failed that ends the app: one handler that is closed does not, unless all is to be worked off."""
         closed = [mailbox.closed is not None for mailbox in self._mailboxes]
         return any(mailbox.failure for mailbox in self._mailboxes) or (any(closed) if burst else bool(closed) and all(closed))
 
-    def _wait(self, seconds: float) -> None:
-        with contextlib.suppress(queue.Empty):
+    def _wait(self, seconds: float) -> bool:
+        """Whether somebody woke this thread."""
+        try:
             self._wakes.get(timeout=seconds)
+        except queue.Empty:
+            return False
+        with contextlib.suppress(queue.Empty):
             while True:
                 self._wakes.get_nowait()
+        return True
 
     def _all_empty(self) -> bool:
         if self._retrier.waiting or any(mailbox.waiting for mailbox in self._mailboxes):

@@ -86,7 +86,7 @@ class LoopPool:
         self._running: dict[asyncio.Task[None], InFlight | None] = {}
         self._parked: deque[asyncio.Future[None]] = deque()
         self._called = self._closed = False
-        self._done = self._seen = 0
+        self._inside = self._done = self._seen = 0
         self._free_at = 0.0
         self.timeouts = 0
         self._room = threading.Condition()
@@ -100,16 +100,19 @@ class LoopPool:
     # --- in the thread that fetches ------------------------------------------------------------------------------------
 
     def _fetch(self) -> None:
-        """Fetches whenever nothing waits, and has a place woken for what came."""
+        """Fetches whenever nothing waits and a place is free, and has that place woken for what came."""
         mailbox = self._mailbox
         while not mailbox.stopped:
-            if mailbox.waiting:
+            if not self._wants_more():
                 with self._room:
-                    self._room.wait_for(lambda: not mailbox.waiting or mailbox.stopped, self._config.fetch_seconds)
-                continue
-            if mailbox.refill(self._config.fetch_seconds):
+                    self._room.wait_for(lambda: self._wants_more() or mailbox.stopped, self._config.fetch_seconds)
+            elif mailbox.refill(self._config.fetch_seconds):
                 self._wake()
                 self._loop.call(self._next_place)
+        self._wake()  # it may have ended by an error of the engine's
+
+    def _wants_more(self) -> bool:
+        return not self._mailbox.waiting and self._inside < self.places
 
     # --- on the loop ---------------------------------------------------------------------------------------------------
 
@@ -136,8 +139,12 @@ class LoopPool:
         mailbox, loop, clock = self._mailbox, self._loop.loop, time.monotonic
         while not mailbox.stopped:
             turn_ends = clock() + _TURN_SECONDS
-            while mailbox.waiting and not mailbox.stopped:
-                delivery = mailbox.waiting.popleft()
+            while not mailbox.stopped:
+                try:
+                    delivery = mailbox.waiting.popleft()
+                except IndexError:
+                    break
+                self._inside += 1
                 if not mailbox.waiting:
                     self._tell_fetcher()
                 elif not self._called:
@@ -147,7 +154,10 @@ class LoopPool:
                 self._running[task] = InFlight(delivery, now)
                 await self._run(delivery, task)
                 self._running[task] = None
+                self._inside -= 1
                 self._done += 1
+                if not mailbox.waiting:
+                    self._tell_fetcher()
                 if now > turn_ends:
                     await asyncio.sleep(0)
                     turn_ends = clock() + _TURN_SECONDS
@@ -197,12 +207,11 @@ class LoopPool:
 
     def tick(self, now: float) -> bool:
         """Gives back what has waited for long while all places were busy."""
-        running = self.in_flight()
-        if self._done != self._seen or len(running) < self.places:
+        if self._done != self._seen or self._inside < self.places:
             self._seen, self._free_at = self._done, now
         elif self._mailbox.waiting and now - self._free_at > self._config.give_back_seconds:
             self._mailbox.give_back()
-        return bool(running)
+        return self._inside > 0
 
     def in_flight(self) -> Sequence[InFlight]:
         """What the loop works on."""

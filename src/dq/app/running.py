@@ -121,7 +121,7 @@ class Run:
         return ThreadPool(mailbox, self._config, self.wake)
 
     def _tick_until_stopped(self, burst: bool) -> None:
-        config, empty_looks, lively_until = self._config, 0, 0.0
+        config, empty_looks, lively_until = self._config, 0, time.monotonic() + _LIVELY_SECONDS
         while not self._stops and not self._broken_off(burst):
             self._sleeping = True  # from here on, who begins a task wakes
             now = time.monotonic()

@@ -84,6 +84,7 @@ class ThreadPool:
                     return
         finally:
             self._workers.pop(worker, None)
+            self._wake()  # it may have ended by an error of the engine's
 
     def _superfluous(self, worker: _Worker) -> bool:
         """Whether this thread may end, since there are others."""

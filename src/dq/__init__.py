@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from dq.app.once import FileOnce, SqliteOnce, Values
     from dq.client.broker import Broker, connect
     from dq.client.consumer import Consumer
+    from dq.client.dead_letters import DeadLetters, DeadRecord, Death
     from dq.client.listener import Listener
     from dq.client.manager import BrokerManager
     from dq.client.publisher import Publisher
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
         SettingsMismatch,
         StreamReadOnly,
         SyncFailed,
+        UnknownRecord,
         UnknownSink,
         UnknownStream,
         UsageError,
@@ -88,6 +90,7 @@ _HOMES = {
         "connect",
     ),
     "dq.client.consumer": ("Consumer",),
+    "dq.client.dead_letters": ("DeadLetters", "DeadRecord", "Death"),
     "dq.client.listener": ("Listener",),
     "dq.client.manager": ("BrokerManager",),
     "dq.client.publisher": ("Publisher",),
@@ -137,6 +140,7 @@ _HOMES = {
         "SettingsMismatch",
         "StreamReadOnly",
         "SyncFailed",
+        "UnknownRecord",
         "UnknownSink",
         "UnknownStream",
         "UsageError",
@@ -181,14 +185,16 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "AlreadySettled", "App", "AppConfig", "BackendFailed", "BroadcastFailed", "BroadcastResult", "Broker",
     "BrokerError", "BrokerLost", "BrokerManager", "BrokerNotRunning", "BrokerRunning", "BucketPlace", "Closed",
-    "Consumer", "Damaged", "DiskFull", "DqError", "Event", "EventOwner", "EventType", "FileOnce", "Forked",
-    "HandlerError", "HandlerTimeout", "InUse", "InvalidName", "InvalidPayload", "InvalidSetting", "Listener",
-    "ListenerDropped", "LogError", "MissingColumn", "NewerFormat", "NotImportable", "OnceFull", "Outcome",
-    "OutcomeUnknown", "Pinned", "ProtocolError", "PublishError", "PublishTimeout", "Publisher", "QueueFull", "Reader",
-    "Receipt", "Receipts", "Record", "RecordTooLarge", "RecordsTrimmed", "SequenceError", "SettingsMismatch", "Signal",
-    "Sink", "SinkSettings", "SinkStats", "SqliteOnce", "StorageBackend", "Stream", "StreamReadOnly", "StreamSettings",
-    "StreamStats", "SyncFailed", "Task", "TaskIn", "Topic", "UnknownSink", "UnknownStream", "UsageError", "Values",
-    "Verification", "WorkerDied", "connect", "get_backend_class", "list_backends", "register_backend", "verify",
+    "Consumer", "Damaged", "DeadLetters", "DeadRecord", "Death", "DiskFull", "DqError", "Event", "EventOwner",
+    "EventType", "FileOnce", "Forked", "HandlerError", "HandlerTimeout", "InUse", "InvalidName",
+    "InvalidPayload", "InvalidSetting", "Listener", "ListenerDropped", "LogError", "MissingColumn",
+    "NewerFormat", "NotImportable", "OnceFull", "Outcome", "OutcomeUnknown", "Pinned", "ProtocolError",
+    "PublishError", "PublishTimeout", "Publisher", "QueueFull", "Reader", "Receipt", "Receipts", "Record",
+    "RecordTooLarge", "RecordsTrimmed", "SequenceError", "SettingsMismatch", "Signal", "Sink", "SinkSettings",
+    "SinkStats", "SqliteOnce", "StorageBackend", "Stream", "StreamReadOnly", "StreamSettings", "StreamStats",
+    "SyncFailed", "Task", "TaskIn", "Topic", "UnknownRecord", "UnknownSink", "UnknownStream", "UsageError",
+    "Values", "Verification", "WorkerDied", "connect", "get_backend_class", "list_backends", "register_backend",
+    "verify",
 ]  # fmt: skip
 __version__ = "0.1.0"
 

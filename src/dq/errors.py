@@ -16,6 +16,7 @@
     │   ├── SettingsMismatch      a stream or sink exists with other settings
     │   ├── UnknownStream         no stream of that name
     │   ├── UnknownSink           no sink of that name
+    │   ├── UnknownRecord         no record of that id
     │   ├── NotImportable         a handler that a worker process cannot import
     │   ├── AlreadySettled        a task was settled twice
     │   ├── Closed                use after close, or after a fork
@@ -116,6 +117,10 @@ class UnknownStream(UsageError):
 
 class UnknownSink(UsageError):
     """Raised when a sink does not exist, or was destroyed, and is not to be made."""
+
+
+class UnknownRecord(UsageError):
+    """Raised when there is no record, or no dead letter, of an id."""
 
 
 class NotImportable(UsageError):

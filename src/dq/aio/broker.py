@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from dq.aio.dead_letters import DeadLetters
 from dq.aio.face import Face
 from dq.aio.listener import Listener
 from dq.aio.reader import Reader
@@ -73,6 +74,10 @@ class Broker(Face[SyncBroker]):
     async def sink(self, name: str, *streams: str, **settings: Any) -> Sink:
         """Makes a sink over streams, or finds it; see `dq.Broker.sink`."""
         return Sink(self, await in_thread(partial(self._it.sink, name, *streams, **settings)))
+
+    def dlq(self, stream: str) -> DeadLetters:
+        """The dead letters of a stream: to be looked at, replayed or discarded. Raises InvalidName."""
+        return DeadLetters(self._it.dlq(stream))
 
     async def sinks(self) -> list[str]:
         """The names of all sinks, sorted."""

@@ -45,9 +45,9 @@ class DqSubscription:
         if type(verdict) is Ack:
             delivery.ack()
         elif isinstance(verdict, Retry):
-            delivery.retry(verdict.after, verdict.error)
+            delivery.retry(verdict.after, verdict.error, verdict.traceback)
         elif isinstance(verdict, DeadLetter):
-            delivery.dead_letter(verdict.reason)
+            delivery.dead_letter(verdict.reason, verdict.error, verdict.traceback)
         elif isinstance(verdict, Drop):
             delivery.drop()
         else:

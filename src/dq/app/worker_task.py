@@ -96,13 +96,13 @@ class WorkerTask:
         """It is not wanted."""
         self._settle("drop", Drop())
 
-    def retry(self, after: float | timedelta | None = None, error: str = "") -> None:
+    def retry(self, after: float | timedelta | None = None, error: str = "", traceback: str = "") -> None:
         """It is to come again."""
-        self._settle("retry", Retry(after, error))
+        self._settle("retry", Retry(after, error, traceback))
 
-    def dead_letter(self, reason: str) -> None:
+    def dead_letter(self, reason: str, error: str = "", traceback: str = "") -> None:
         """It can never be done."""
-        self._settle("dead_letter", DeadLetter(str(reason)))
+        self._settle("dead_letter", DeadLetter(str(reason), error, traceback))
 
     def release(self) -> None:
         """It goes back as it was."""

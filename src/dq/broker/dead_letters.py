@@ -114,15 +114,7 @@ class DeadLetters:
             fields = {"base64": base64.b64encode(raw).decode("ascii")}
         if intent.due:
             return self._retried(intent, fields, gone=raw == b"null")
-        past = {
-            "dq-id": f"{intent.stream}/{intent.bucket}/{intent.offset}",
-            "dq-sink": self._name,
-            "dq-attempts": str(intent.attempts),
-            "dq-reason": intent.reason,
-            "dq-error": intent.error,
-            "dq-consumer": intent.consumer,
-            "dq-published-at": str(fields.get("at", "")),
-        }
+        past = intent.headers(self._name, fields.get("at", ""))
         headers = fields.get("headers")
         fields["headers"] = {**(headers if isinstance(headers, dict) else {}), **past}
         fields["at"] = self._clock.wall()
@@ -135,7 +127,7 @@ class DeadLetters:
             "due": intent.due,
             "for": _NOBODY if gone else self._name,
             "attempts": intent.attempts,
-            "error": intent.error[:ERROR_CHARS_MAX],
+            "error": intent.error.partition("\n")[0][:ERROR_CHARS_MAX],
         }
         kept = {name: value for name, value in fields.items() if name not in ("at", "due", "from", *own)}
         begin = {"at": fields.get("at", self._clock.wall()), "due": intent.due}

@@ -139,7 +139,7 @@ class Batcher:
         """The batch of a record that is stored once."""
         draft = Draft(self.next_keyless(way.priority) if key is None else self.bucket_of(key, way.priority), self.durability)
         draft.lines += line
-        draft.count, draft.once, draft.urgent = 1, way.once, True
+        draft.count, draft.once, draft.sink, draft.urgent = 1, way.once, way.sink, True
         if topic is not None:
             draft.topics.add(topic)
             draft.labelled = 1

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
+from dq.client.dead_letters import DeadLetters
 from dq.client.lifetime import Mortal, watch
 from dq.client.link import error_of
 from dq.client.listener import Listener
@@ -287,6 +288,10 @@ class Broker:
         over = [check_name("stream", stream) for stream in streams]
         self.change("sink", name, "open", wish=wish, streams=over, create=create and bool(over))
         return sink
+
+    def dlq(self, stream: str) -> DeadLetters:
+        """The dead letters of a stream: to be looked at, replayed or discarded. Raises InvalidName."""
+        return DeadLetters(self, stream)
 
     def sinks(self) -> list[str]:
         """The names of all sinks, sorted."""

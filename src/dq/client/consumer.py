@@ -89,7 +89,7 @@ class Consumer:
             pattern=pattern,
         )
         self._match = match
-        self._ordered = False
+        self._ordered, self.max_attempts = False, 0
         self._create = create and bool(streams)  # a sink over nothing is none
         self._idle_timeout = None if idle_timeout is None else seconds_of("idle_timeout", idle_timeout)
         self._stopped = False
@@ -321,6 +321,7 @@ class Consumer:
     def welcomed(self, answer: Event, *, again: bool) -> None:
         settings = answer["settings"]
         self._hand.grace, self._hand.no_ack, self._ordered = settings["ack_grace"], settings["no_ack"], settings["ordered"]
+        self.max_attempts = settings["max_attempts"]
         if again:
             with self._hand.lock:
                 for event in self._hand.resume(answer["leases"]):

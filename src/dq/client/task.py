@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from traceback import format_exception
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,7 +16,14 @@ if TYPE_CHECKING:
     from dq.client.held_lease import HeldLease
 
 
+_ERROR_CHARS_MAX, _TRACEBACK_CHARS_MAX = 1_000, 3_000
 _ACK = Outcome.ACK  # a member looked up on its enum costs 40 ns, and an ack is made for every record
+
+
+def _told(error: str, traceback: str) -> str:
+    """An error as the broker keeps it: a line, and what else is known of it below."""
+    line = " ".join(error.splitlines())[:_ERROR_CHARS_MAX]
+    return f"{line}\n{traceback[-_TRACEBACK_CHARS_MAX:]}" if traceback else line
 
 
 class Settler(Protocol):
@@ -37,6 +45,10 @@ class Settler(Protocol):
 
     def confirm(self) -> None:
         """Waits until what was decided is confirmed."""
+
+    @property
+    def max_attempts(self) -> int:
+        """Deliveries of one record before it is dead-lettered."""
 
 
 class Task(View):
@@ -91,8 +103,9 @@ class Task(View):
 
     @property
     def last_error(self) -> str | None:
-        """Why it comes again, or None."""
-        return self._lease.errors.get(self.offset)
+        """Why it comes again, in one line, or None."""
+        error = self._lease.errors.get(self.offset)
+        return None if error is None else error.partition("\n")[0]
 
     @property
     def started(self) -> datetime:
@@ -142,26 +155,32 @@ class Task(View):
         """
         self._settle(Outcome.DROP)
 
-    def retry(self, after: float | timedelta | None = None, error: str = "") -> None:
+    def retry(self, after: float | timedelta | None = None, error: str = "", traceback: str = "") -> None:
         """It failed and is to come again.
 
         Args:
             after: seconds or a timedelta; default: 50 ms doubled at each attempt, up to 5 s, ±20 %.
-            error: what the next one sees as `last_error`.
+            error: what the next one sees as `last_error`, in one line.
+            traceback: text for the dead letter, should this have been the last attempt; of a long one the last 3,000
+                characters are kept.
 
         Raises:
             AlreadySettled: it was settled before.
         """
         seconds = None if after is None else seconds_of("after", after)
-        self._settle(Outcome.RETRY, after=seconds, error=error)
+        last = traceback if self.attempt >= self._lease.settler.max_attempts else ""
+        self._settle(Outcome.RETRY, after=seconds, error=_told(error, last))
 
-    def dead_letter(self, reason: str) -> None:
+    def dead_letter(self, reason: str, error: str = "", traceback: str = "") -> None:
         """It can never be done: it goes to the stream of dead letters, with the reason.
+
+        Args:
+            error, traceback: as of `retry`.
 
         Raises:
             AlreadySettled: it was settled before.
         """
-        self._settle(Outcome.DEAD_LETTER, reason=str(reason))
+        self._settle(Outcome.DEAD_LETTER, reason=str(reason), error=_told(error, traceback))
 
     def release(self) -> None:
         """Gives it back as it was; no attempt is burned.
@@ -206,6 +225,7 @@ class Task(View):
         if error is None:
             self.ack()
         elif isinstance(error, Exception):
-            self.retry(error=f"{type(error).__name__}: {error}")
+            lines = "".join(format_exception(error)) if self.attempt >= self._lease.settler.max_attempts else ""
+            self.retry(error=f"{type(error).__name__}: {error}", traceback=lines)
         else:
             self.release()

@@ -26,12 +26,14 @@ class Way:
         once: the key under which it is stored no second time; None: it may be.
         priority: 0 to 9; higher ones come first.
         expires: wall time from which it is of no use; None: never.
+        sink: the one that it is for; None: it is for all. For dq's own use.
     """
 
     due: float | None = None
     once: str | None = None
     priority: int = PLAIN_PRIORITY
     expires: float | None = None
+    sink: str | None = None
 
     def facts(self) -> dict[str, float]:
         """What stands of it in the record's line."""

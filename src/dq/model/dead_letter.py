@@ -45,6 +45,25 @@ class DeadLetter:
         """What its number counts in: that of dead letters is named as their stream. No stream has the name of the other."""
         return f"{self.stream}@later" if self.due else self.stream
 
+    def headers(self, sink: str, published_at: object) -> dict[str, str]:
+        """What the dead letter says of the record's past, beside the record's own headers.
+
+        Args:
+            sink: that gave it up.
+            published_at: wall time at which it was published, as its line has it.
+        """
+        error, _, traceback = self.error.partition("\n")
+        told = {
+            "dq-id": f"{self.stream}/{self.bucket}/{self.offset}",
+            "dq-sink": sink,
+            "dq-attempts": str(self.attempts),
+            "dq-reason": self.reason,
+            "dq-error": error,
+            "dq-consumer": self.consumer,
+            "dq-published-at": str(published_at),
+        }
+        return told | ({"dq-error-type": error.partition(":")[0], "dq-traceback": traceback} if traceback else {})
+
 
 def lane_of(target: str) -> str:
     """The `lane` of what goes into the stream `target`."""

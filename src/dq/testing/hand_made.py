@@ -48,6 +48,7 @@ class _Desk(Sleeper):
     """In place of a consumer: keeps with the task what its verbs say."""
 
     sleeping = False
+    max_attempts = 1 << 31  # of a task made by hand none is the last attempt
 
     def __init__(self, sink: str, consumer: str) -> None:
         self.sink, self.consumer_id = sink, consumer

@@ -285,15 +285,7 @@ class MemoryEngine:
         """Publishes what a sink has given up, with its past in its headers, as dq does."""
         for letter in sink.core.dead_letters():
             fields = orjson.loads(self.streams[letter.stream].lanes[letter.bucket][letter.offset])
-            past = {
-                "dq-id": f"{letter.stream}/{letter.bucket}/{letter.offset}",
-                "dq-sink": sink.name,
-                "dq-attempts": str(letter.attempts),
-                "dq-reason": letter.reason,
-                "dq-error": letter.error,
-                "dq-consumer": letter.consumer,
-                "dq-published-at": str(fields.get("at", "")),
-            }
+            past = letter.headers(sink.name, fields.get("at", ""))
             fields["headers"] = {**fields.get("headers", {}), **past}
             fields["at"] = self.clock.wall()
             self.append(self._stream_of(dead_letter_stream(letter.stream)), 0, orjson.dumps(fields) + b"\n")

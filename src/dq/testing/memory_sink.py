@@ -100,6 +100,11 @@ class _Desk(Sleeper):
         """Name of the sink."""
         return self._sink.name
 
+    @property
+    def max_attempts(self) -> int:
+        """Deliveries of one record before it is dead-lettered."""
+        return self._sink.settings.max_attempts
+
     def settle(self, task: Task, outcome: Outcome, *, after: float | None = None, reason: str = "", error: str = "") -> None:
         """What a verb of a task said."""
         core, offset = self._sink.core, task.offset
@@ -198,9 +203,9 @@ class MemorySubscription:
         if isinstance(verdict, Ack):
             delivery.ack()
         elif isinstance(verdict, Retry):
-            delivery.retry(verdict.after, verdict.error)
+            delivery.retry(verdict.after, verdict.error, verdict.traceback)
         elif isinstance(verdict, DeadLetter):
-            delivery.dead_letter(verdict.reason)
+            delivery.dead_letter(verdict.reason, verdict.error, verdict.traceback)
         elif isinstance(verdict, Drop):
             delivery.drop()
         else:

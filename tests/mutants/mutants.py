@@ -71,13 +71,13 @@ MUTANTS = [
     ),
     Mutant(
         "settled before the dead letter is stored",
-        "broker/consumer_broker.py",
-        "                for event in run.letters.writes(letters):\n",
-        "                events = run.letters.writes(letters)\n"
-        "                for letter in letters:\n"
-        "                    run.core.dead_letter_stored(letter.stream, letter.intent)\n"
-        "                run.write_notes()\n"
-        "                for event in events:\n",
+        "broker/post.py",
+        "            for event in run.letters.writes(letters):\n",
+        "            events = run.letters.writes(letters)\n"
+        "            for letter in letters:\n"
+        "                run.core.dead_letter_stored(letter.lane, letter.intent)\n"
+        "            run.write_notes()\n"
+        "            for event in events:\n",
         ("tests/simulation/test_simulation.py",),
     ),
     Mutant(

@@ -163,7 +163,11 @@ def test_an_ack_after_the_lease_is_over_counts_once_and_hurts_nobody(broker, nam
 def test_a_retry_in_the_far_future_stops_nobody(pair, after):
     """Bad input 41, 35: the kernel counts a wait in 32 bits of milliseconds, which is 24 days."""
     pair.confirmed(pair.owner, "NACK", outcome="retry", ranges=[[pair.lease, 0, HELD]], after=after)
-    until(lambda: pair.figures()["delayed"] == HELD, what="all of them wait")
+    later = f"{pair.name}-later"
+    until(
+        lambda: pair.broker.stats()["publisher_broker"]["streams"].get(later, {}).get("records") == HELD,
+        what="all of them wait",
+    )
     with Publisher(pair.broker, pair.name) as publisher:
         publisher.publish("now")
     pair.liar.say("READ", "CONSUMER", credit=1)

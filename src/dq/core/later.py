@@ -30,6 +30,9 @@ from dq.core.schedule import Schedule
 from dq.errors import Damaged
 from dq.model.shown import shown
 
+_LONGEST_SECONDS = 1e10
+"""300 years: whoever says more means never, and ticks of a clock are still counted in whole numbers."""
+
 
 class Move(NamedTuple):
     """One batch on its way: `offsets` of delayed records, in the order in which they are to stand in `bucket`."""
@@ -284,7 +287,7 @@ def remaining(due: float, at: float, wall: float) -> float:
     """Seconds that a record still has to wait: never longer than it was to wait when it was published, however the wall clock
     has leapt since."""
     longest = max(due - at, 0.0)
-    return min(max(due - wall, 0.0), longest) if longest < inf else 0.0
+    return min(max(due - wall, 0.0), longest, _LONGEST_SECONDS) if longest < inf else 0.0
 
 
 def _line(note: Note) -> bytes:

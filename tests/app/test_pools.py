@@ -310,6 +310,33 @@ def test_nothing_new_is_fetched_while_too_many_settles_wait(monkeypatch: pytest.
         until(lambda: len(held.settled) == 30)
 
 
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_an_app_that_is_stopped_before_it_has_begun_begins_no_task(kind: str) -> None:
+    """H9: before `run`, and while it subscribes."""
+    engine, gate = ScriptedEngine(), Gate()
+    app = App(engine)
+    app.handler("s", name="h")(gate.handle if kind == "sync" else gate.handle_async)
+    app.publish("s", 1)
+    app.stop()
+    app.run()
+    assert engine.held == {}
+    subscribe = engine.subscribe
+
+    def subscribe_slowly(*args, **wishes):
+        app.stop(now=True)
+        return subscribe(*args, **wishes)
+
+    engine.subscribe = subscribe_slowly
+    app.run()
+    held = engine.held["workers.h"]
+    assert (gate.most, held.fetches, held.closed) == (0, [], True)
+    # Then the next run is not stopped by what was said to this one
+    engine.subscribe = subscribe
+    gate.open.set()
+    app.run(burst=True)
+    assert gate.most == 1
+
+
 def test_what_an_engine_raises_ends_the_app_in_order() -> None:
     engine = ScriptedEngine()
     app = App(engine)

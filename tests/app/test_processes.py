@@ -133,7 +133,7 @@ def test_a_stop_waits_for_a_worker_and_a_second_one_does_not(app_of: App, broker
 @pytest.mark.parametrize("app_of", ["mixed"], indirect=True)
 def test_short_tasks_do_not_wait_behind_a_long_one(app_of: App, broker: BrokerManager, tmp_path: Path) -> None:
     # Given many short ones, so that they are sent ahead, with a long one among them
-    jobs = [{"n": n, "seconds": 0.8 if n == 300 else 0, "file": str(tmp_path / "seen")} for n in range(340)]
+    jobs = [{"n": n, "seconds": 0.4 if n == 300 else 0, "file": str(tmp_path / "seen")} for n in range(340)]
     with dq.Publisher(broker, "mixed") as publisher:
         publisher.publish_many(jobs)
     app_of.run(burst=True)

@@ -21,23 +21,27 @@ import pytest
 
 import dq
 from dq import BrokerManager
-from stage import announce, kill, marked, pids, until
+from dq.cli.work_crew import Crew
+from stage import Threaded, announce, kill, marked, pids, until
 
 HERE = Path(__file__).parent
-ATTEMPTS = 5
+ATTEMPTS = 2
 
 
 class Terminal:
     """`dq work …` with its output in a pseudo-terminal."""
 
-    def __init__(self, *arguments: object, root: Path, cwd: Path = HERE) -> None:
+    def __init__(self, *arguments: object, root: Path, streams: str = "") -> None:
         self._ours, theirs = pty.openpty()
         self.marker = f"DQ_TEST_WORK={os.getpid()}-{time.monotonic_ns()}"
         name, _, value = self.marker.partition("=")
         self.process = subprocess.Popen(
             [sys.executable, "-m", "dq.main", "work", *map(str, arguments)],
-            stdin=theirs, stdout=theirs, stderr=theirs, cwd=cwd, start_new_session=True,
-            env={**os.environ, "DQ_DIR": str(root), "PYTHONPATH": "", name: value},
+            stdin=theirs, stdout=theirs, stderr=theirs, cwd=HERE, start_new_session=True,
+            env={
+                **os.environ, "DQ_DIR": str(root), "PYTHONPATH": "", "DQ_TEST_STREAMS": streams,
+                "DQ_TEST_ATTEMPTS": str(ATTEMPTS), name: value,
+            },
         )  # fmt: skip
         os.close(theirs)
         self._said = b""
@@ -143,24 +147,25 @@ def test_without_a_broker_it_starts_none_unless_told(tmp_path: Path) -> None:
             assert "threads" in broker.streams()
 
 
-def test_it_waits_for_what_is_in_flight_and_says_so(own: BrokerManager, tmp_path: Path) -> None:
+def test_it_waits_for_what_is_in_flight_and_says_so(broker: BrokerManager, name: str, tmp_path: Path) -> None:
     """H9: Ctrl-C at a terminal."""
     file = tmp_path / "seen"
-    with Terminal("work_jobs:app", "--sink", "other", root=own.root) as work:
-        own.publish("threads", {"how": "sleep", "seconds": 1.3, "n": 1, "file": str(file)})
+    with Terminal("work_jobs:app", "--sink", "other", root=broker.root, streams=name) as work:
+        broker.publish(f"{name}threads", {"how": "sleep", "seconds": 1.2, "n": 1, "file": str(file)})
         until(lambda: notes(file))
         work.process.send_signal(signal.SIGINT)
         assert work.wait() == 0
         assert [each["word"] for each in notes(file)] == ["begun", "done"]
-        assert re.search(r"stopping: waiting up to 4 s more for 1 task\(s\): in_threads with threads/0/0", work.said)
+        assert re.search(r"stopping: waiting up to 4 s more for 1 task\(s\): in_threads with \w+threads/0/0", work.said)
         assert "Traceback" not in work.said
-    assert dq.Sink(own, "other.in_threads").stats().settled == 1
+    assert dq.Sink(broker, "other.in_threads").stats().settled == 1
 
 
-def test_several_are_stopped_at_once_by_a_second_signal(own: BrokerManager, tmp_path: Path) -> None:
+def test_several_are_stopped_at_once_by_a_second_signal(broker: BrokerManager, name: str, tmp_path: Path) -> None:
+    """H9."""
     file = tmp_path / "seen"
-    with Terminal("work_jobs:app", "--processes", 2, root=own.root) as work:
-        own.publish("threads", {"how": "sleep", "seconds": 60, "n": 1, "file": str(file)})
+    with Terminal("work_jobs:app", "--processes", 2, "--sink", name, root=broker.root, streams=name) as work:
+        broker.publish(f"{name}threads", {"how": "sleep", "seconds": 60, "n": 1, "file": str(file)})
         until(lambda: notes(file))
         work.process.send_signal(signal.SIGTERM)
         until(lambda: "a second signal ends it at once" in work.said)
@@ -170,22 +175,38 @@ def test_several_are_stopped_at_once_by_a_second_signal(own: BrokerManager, tmp_
         assert "Traceback" not in work.said
 
 
-def test_processes_that_keep_ending_are_reported_and_end_with_their_supervisor(own: BrokerManager) -> None:
-    own.sink("workers.in_threads", "threads", max_attempts=2)
-    with Terminal("work_jobs:app", "--processes", 1, root=own.root) as work:
-        until(lambda: "ERROR process 1 of 1 ended with exit code 1, 5 times in a row soon after its start" in work.said, 20)
+def test_processes_end_with_their_supervisor(broker: BrokerManager, name: str) -> None:
+    with Terminal("work_jobs:app", "--processes", 1, "--sink", name, root=broker.root, streams=name) as work:
+        until(lambda: "1 processes work" in work.said)
         kill(work.process.pid)
         until(lambda: not marked(work.marker))
 
 
-def test_a_poison_record_burns_no_attempt_of_500_good_ones(own: BrokerManager, tmp_path: Path) -> None:
+def test_processes_that_keep_ending_are_reported(caplog: pytest.LogCaptureFixture) -> None:
+    # Given a process that says that it is ready, and ends
+    crew = Crew("work_jobs:app", 1, [])
+    for member in crew._members:
+        member._command = ["sh", "-c", 'printf r > "/dev/fd/$2"; exit 1', "member"]
+    wanted = "process 1 of 1 ended with exit code 1, 5 times in a row soon after its start"
+
+    def stop_when_said() -> None:
+        until(lambda: wanted in caplog.text)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    stopping = Threaded(stop_when_said)
+    assert crew.run() == 0
+    stopping.result()
+    assert [record.levelname for record in caplog.records if "process 1 of 1" in record.message] == ["WARNING"] * 4 + ["ERROR"]
+
+
+def test_a_poison_record_burns_no_attempt_of_500_good_ones(broker: BrokerManager, name: str, tmp_path: Path) -> None:
     """H3, H7: in threads, where it takes the whole process with it."""
     file = tmp_path / "seen"
     jobs = [{"how": "good", "n": number, "file": str(file)} for number in range(500)]
     jobs.insert(250, {"how": "exit", "n": 1000, "file": str(file)})
-    with dq.Publisher(own, "threads") as publisher:
+    with dq.Publisher(broker, f"{name}threads") as publisher:
         publisher.publish_many(jobs)
-    with Terminal("work_jobs:app", "--processes", 2, "--burst", root=own.root) as work:
+    with Terminal("work_jobs:app", "--processes", 2, "--burst", "--sink", name, root=broker.root, streams=name) as work:
         assert work.wait(40) == 0, work.said
     seen = notes(file)
     # Every good one was done, at its first attempt
@@ -194,7 +215,7 @@ def test_a_poison_record_burns_no_attempt_of_500_good_ones(own: BrokerManager, t
     # The poison killed no more than it may, and is given up once
     deaths = len({each["pid"] for each in seen if each["how"] == "exit"})
     assert deaths <= ATTEMPTS + 1
-    assert [letter.headers["dq-id"] for letter in letters(own, "threads")] == ["threads/0/250"]
+    assert [letter.headers["dq-id"] for letter in letters(broker, f"{name}threads")] == [f"{name}threads/0/250"]
 
 
 def test_nothing_is_lost_when_processes_are_killed_at_random(

@@ -8,7 +8,8 @@ import time
 
 from dq import App, AppConfig, Task
 
-app = App(config=AppConfig(drain_seconds=5))
+STREAMS = os.environ.get("DQ_TEST_STREAMS", "")  # what the names of the streams begin with
+app = App(config=AppConfig(drain_seconds=5, handler_max_attempts=int(os.environ.get("DQ_TEST_ATTEMPTS", "5"))))
 nothing_in_it = App()
 not_an_app = 1
 MIB = 1 << 20
@@ -34,11 +35,11 @@ def act(job: dict, task: Task) -> None:
     note("done", job, task)
 
 
-@app.handler("threads")
+@app.handler(f"{STREAMS}threads")
 def in_threads(job: dict, task: Task) -> None:
     act(job, task)
 
 
-@app.handler("workers", processes=1, timeout=5)
+@app.handler(f"{STREAMS}workers", processes=1, timeout=5)
 def in_processes(job: dict, task: Task) -> None:
     act(job, task)

@@ -64,6 +64,8 @@ class Run:
 
     def run(self, *, burst: bool) -> None:
         """Starts all, ticks until it is stopped, drains, and raises what ended it."""
+        if self._stops:
+            return  # it was stopped before it began: no task is to be begun
         with self._signals():
             try:
                 self._start()
@@ -110,7 +112,8 @@ class Run:
             self._mailboxes.append(mailbox)
             self._pools.append(self._pool(handler, mailbox))
         for pool in self._pools:
-            pool.start()
+            if not self._stops:
+                pool.start()
 
     def _pool(self, handler: Handler, mailbox: Mailbox) -> Pool:
         if handler.processes:

@@ -15,7 +15,7 @@ from pathlib import Path
 from dq import App, Task
 from dq.app import AppConfig, Drop, Retry
 
-CONFIG = AppConfig(handler_max_attempts=3)
+CONFIG = AppConfig(handler_max_attempts=2)
 MIB = 1 << 20
 BROKEN = os.environ.get("DQ_TEST_BROKEN", "")
 if BROKEN and Path(BROKEN).exists():

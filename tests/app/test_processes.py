@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 import os
 import subprocess
@@ -66,8 +67,8 @@ def test_what_kills_its_worker_burns_its_own_attempts_and_no_others(app_of: App,
     seen = lines_of(tmp_path / "seen")
     assert Counter(line[0] for line in seen if line[0].isdigit()) == Counter(str(number) for number in range(200))
     assert {line[1] for line in seen if line[0].isdigit()} == {"1"}
-    # And each bad one was tried three times, and is one dead letter that says what it did
-    assert Counter(line[0] for line in seen if not line[0].isdigit()) == Counter(dict.fromkeys(bad, 3))
+    # And each bad one was tried twice, and is one dead letter that says what it did
+    assert Counter(line[0] for line in seen if not line[0].isdigit()) == Counter(dict.fromkeys(bad, 2))
     errors = {letter.payload["how"]: letter.headers["dq-error"] for letter in dead_letters(broker, "hard")}
     assert len(dead_letters(broker, "hard")) == len(bad)
     assert errors["exit"].endswith("ended with exit code 3")
@@ -188,20 +189,19 @@ def test_a_script_without_one_is_refused_and_its_handler_stays_as_it_was(broker:
     ],
 )
 def test_a_module_that_a_worker_cannot_import_ends_the_app_with_the_reason(
-    broker: BrokerManager, tmp_path: Path, source: str, said: str
+    broker: BrokerManager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, said: str
 ) -> None:
     name = f"unimportable{len(said)}"
     (tmp_path / f"{name}.py").write_text(
         f"import sys\nfrom dq import App\napp = App({str(broker.root)!r}, sink='u')\n"
         "@app.handler('unimportable', processes=1)\ndef work(job): ...\n"
-        f"if sys.argv[0] != '-c' or 'dq.app.worker' in sys.modules:\n    {source}\n"
+        f"if 'dq.app.worker' in sys.modules:\n    {source}\n"
     )
-    code = f"sys.path.insert(0, {str(tmp_path)!r}); import {name}\ntry: {name}.app.run()\nexcept Exception as e: say(repr(e))"
-    with Child(code) as child:
-        heard = child.hear(20)
-        assert child.wait() == 0
-    assert heard.startswith("NotImportable(")
-    assert said in heard
+    monkeypatch.syspath_prepend(tmp_path)
+    app: App = importlib.import_module(name).app
+    with app, pytest.raises(NotImportable) as caught:
+        app.run()
+    assert said in str(caught.value)
 
 
 def test_a_handler_in_a_function_is_refused_when_the_worker_does_not_find_it(broker: BrokerManager, name: str) -> None:
@@ -229,6 +229,7 @@ def test_a_handler_whose_workers_cannot_start_any_more_is_closed_and_others_go_o
     # Given an app of two handlers, one of them in a process
     flag = tmp_path / "broken"
     monkeypatch.setenv("DQ_TEST_BROKEN", str(flag))
+    monkeypatch.setattr("dq.app.processes.backoff", lambda attempts, jitter: 0.01)
     app, file, other = App(broker, sink="closing"), tmp_path / "seen", threading.Event()
     app._add(Handler(process_jobs.wait, ("closing",), processes=1, module="process_jobs"))
     app.register(type("Other", (), {"handle": staticmethod(lambda job: other.set())})(), "others", name="other")
@@ -270,7 +271,7 @@ def test_timeouts_in_threads_are_reported_once_and_coroutines_are_cancelled(
     said = [record.getMessage() for record in caplog.records]
     assert len([line for line in said if line.startswith("handler sleepy runs longer than its timeout of 0.05 s")]) == 1
     assert dq.Sink(broker, f"{name}.sleepy").stats().settled == 1
-    assert attempts == [None, *["HandlerTimeout: it ran longer than 0.05 s, and was cancelled"] * 2]
+    assert attempts == [None, "HandlerTimeout: it ran longer than 0.05 s, and was cancelled"]
     assert len(dead_letters(broker, f"{name}a")) == 1
 
 

@@ -182,7 +182,8 @@ def test_processes_end_with_their_supervisor(broker: BrokerManager, name: str) -
         until(lambda: not marked(work.marker))
 
 
-def test_processes_that_keep_ending_are_reported(caplog: pytest.LogCaptureFixture) -> None:
+def test_processes_that_keep_ending_are_reported(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dq.cli.work_crew.backoff", lambda attempts, jitter: 0.001 * attempts)
     # Given a process that says that it is ready, and ends
     crew = Crew("work_jobs:app", 1, [])
     for member in crew._members:

@@ -68,6 +68,7 @@ class SimDisk(FaultyMemory):
         super().__init__(chance)
         self._root, self._watcher, self._room = root, watcher, room
         self._paths: dict[int, Path] = {}
+        self._begun: dict[int, bytes] = {}
         self.dead = False
         self.calls_left: int | None = None
 
@@ -100,14 +101,19 @@ class SimDisk(FaultyMemory):
     def write_some(self, fd: int, group: Sequence[bytes | bytearray | memoryview], position: int) -> int:
         content = b"".join(group)
         growth, free = self._growth(fd, position, len(content)), self._room.free
-        if free is not None and growth > free and not self.dead:
+        short = free is not None and growth > free and not self.dead
+        if short:
             content = content[: len(content) - growth + free]
             growth = free
             if not content:
                 raise self._no_room()
         count = super().write_some(fd, [content], position)
         self._room.take(growth)
-        self._watcher.wrote(self._paths[fd], content)
+        written = self._begun.pop(fd, b"") + content
+        if short:
+            self._begun[fd] = written  # whole lines of it too: it is cut off again, if the rest finds no room either
+        else:
+            self._watcher.wrote(self._paths[fd], written)
         return count
 
     def allocate(self, fd: int, size: int) -> None:
@@ -117,6 +123,7 @@ class SimDisk(FaultyMemory):
         self._room.take(size)
 
     def truncate(self, fd: int, size: int) -> None:
+        self._begun.pop(fd, None)
         before = len(self._fds[fd].seen)
         super().truncate(fd, size)
         self._room.take(min(size - before, 0))

@@ -374,6 +374,8 @@ class Brokers:
                 act()
             except DqError as error:
                 self._note(error)
+                if isinstance(error, SyncFailed) and act == self.run.close:  # it may bring back what was acked since the last
+                    del self.said.acked[self.said.flushed :]
         self.catalog = self.run = None
         self.files.new_life()
 

@@ -116,6 +116,8 @@ def test_what_fails_is_tried_five_times_with_growing_waits(broker: BrokerManager
     [letter] = letters(broker, name)
     assert letter.headers["dq-reason"] == "max_attempts"
     assert letter.headers["dq-error"] == "LookupError: no table"
+    assert letter.headers["dq-error-type"] == "LookupError"
+    assert 'raise LookupError("no table")' in letter.headers["dq-traceback"]
 
 
 def test_each_handler_of_a_stream_gets_every_task_and_is_retried_alone(broker: BrokerManager, name: str) -> None:

@@ -24,6 +24,7 @@ def test_the_examples_of_the_page_run_one_after_the_other(tmp_path: Path) -> Non
     assert Counter(done.stdout.splitlines()) == Counter(
         [
             "send ada attempt 1", "send busy attempt 1", "send busy attempt 2", "send busy attempt 3", "send nobody attempt 1",
+            "send nobody attempt 1", "discarded 1", "replayed 1",
             "count ada", "count busy", "count nobody", "count eve", "count bob",
             "post.send mails/0/2 there is no such address",
             "post.send mails/0/3 the payload does not fit handler 'send': Expected `int`, got `str` - at `$.copies`",

@@ -2,7 +2,7 @@
 
 The records are there before the clock starts. It runs from `app.run(burst=True)` to its return: the subscription, every task
 through the handler, and every settle confirmed on disk. The others get the same payloads, one process and one thread, and are
-timed in the same way, from the first task to the last settle:
+timed in the same way, from the first task to the last settle; fewer tasks, since they need seconds for these:
 
 ==============  =========================================================================================================
 huey            its own consumer with one thread over `SqliteHuey`; a task is deleted when it is begun, so a crash loses it

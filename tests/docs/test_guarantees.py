@@ -53,6 +53,11 @@ def test_every_crash_has_a_test_that_names_it(row: str) -> None:
     assert row in covered
 
 
+@pytest.mark.parametrize("row", [f"H{n}" for n in range(1, 13)])
+def test_every_row_of_the_handlers_has_a_test_that_names_it(row: str) -> None:
+    assert re.search(rf'"""(?:H\d+, )*{row}\b', ALL)
+
+
 @pytest.mark.parametrize("rule", range(1, 14))
 def test_every_rule_of_recovery_has_a_test_that_names_it(rule: int) -> None:
     covered = {n for text in re.findall(r"\bR(\d+(?:(?:\u2013|-| to )R?\d+)?)\b", ALL) for n in numbers(text.replace("R", ""))}

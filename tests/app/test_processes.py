@@ -230,6 +230,7 @@ def test_a_handler_whose_workers_cannot_start_any_more_is_closed_and_others_go_o
     flag = tmp_path / "broken"
     monkeypatch.setenv("DQ_TEST_BROKEN", str(flag))
     monkeypatch.setattr("dq.app.processes.backoff", lambda attempts, jitter: 0.01)
+    monkeypatch.setattr("dq.app.processes._STARTS_MAX", 3)
     app, file, other = App(broker, sink="closing"), tmp_path / "seen", threading.Event()
     app._add(Handler(process_jobs.wait, ("closing",), processes=1, module="process_jobs"))
     app.register(type("Other", (), {"handle": staticmethod(lambda job: other.set())})(), "others", name="other")

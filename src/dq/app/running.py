@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("dq")
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_TELL_SECONDS = 1.0
+_TELL_SECONDS, _TELL_FIRST_SECONDS = 1.0, 0.3
 _SHOWN = 5
 _BURST_LOOK_SECONDS = 0.02
 _LIVELY_SECONDS = 0.05
@@ -170,7 +170,7 @@ class Run:
             mailbox.stop()
         for pool in self._pools:
             pool.stop()
-        deadline, tell_at = begun + self._config.drain_seconds, begun + _TELL_SECONDS
+        deadline, tell_at = begun + self._config.drain_seconds, begun + _TELL_FIRST_SECONDS
         while (left := self._in_flight()) and self._stops < 2:
             now = time.monotonic()
             if now >= deadline:

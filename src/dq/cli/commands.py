@@ -41,6 +41,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "stream": Entry("stream", "Show, make, trim or destroy one stream.", _WATCH),
     "sinks": Entry("sinks", "List the sinks.", _WATCH),
     "sink": Entry("sink", "Show, move, pause, resume or destroy one sink.", _WATCH),
+    "dlq": Entry("dlq", "List, show, replay or discard a stream's dead letters.", _WATCH),
     "check": Entry("check", "Say in one line whether all is well, for a monitoring system.", _WATCH),
     "events": Entry("events", "Show the envelopes that pass the broker's processes.", _WATCH),
     "verify": Entry("verify", "Check every log of a data directory, and change nothing.", _MEND),

@@ -16,6 +16,7 @@ from dq.errors import (
     InvalidSetting,
     LogError,
     NewerFormat,
+    UnknownRecord,
     UnknownSink,
     UnknownStream,
 )
@@ -27,6 +28,7 @@ _CODES: tuple[tuple[type[BaseException], Exit], ...] = (
     (BrokerLost, Exit.NO_BROKER),
     (UnknownStream, Exit.UNKNOWN),
     (UnknownSink, Exit.UNKNOWN),
+    (UnknownRecord, Exit.UNKNOWN),
     (Damaged, Exit.DAMAGED),
     (NewerFormat, Exit.DAMAGED),
     (PermissionError, Exit.NOT_PERMITTED),

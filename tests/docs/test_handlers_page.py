@@ -14,10 +14,18 @@ from dq.app import AppConfig
 PAGE = (Path(__file__).parents[2] / "docs" / "handlers.md").read_text()
 EXAMPLES = [example for example in re.findall(r"```python\n(.*?)```", PAGE, re.S) if "processes=" not in example]
 
+# `print` writes its parts one by one, and threads print here.
+WHOLE_LINES = 'import builtins, sys; builtins.print = lambda *said: sys.stdout.write(" ".join(map(str, said)) + "\\n")\n'
+
 
 def test_the_examples_of_the_page_run_one_after_the_other(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", "\n".join(EXAMPLES)], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", WHOLE_LINES + "\n".join(EXAMPLES)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert len(EXAMPLES) == 3

@@ -160,3 +160,28 @@ def test_last_error_is_one_line_and_only_the_last_attempt_sends_a_traceback(brok
     [letter] = broker.dlq(name)
     assert (letter.death.reason, letter.death.error, letter.death.error_type) == ("no use", "KeyError: 'x'", "KeyError")
     assert 2_900 <= len(letter.death.traceback) <= 3_100
+
+
+@pytest.mark.parametrize("odd", ["junk", "[1]", '[{"at": "x"}]', '[{"at": 1e300}]', '{"at": 1}'])
+def test_what_a_publisher_calls_as_dq_calls_its_history_is_none(broker, name, odd) -> None:
+    """One record with such a header would else keep all dead letters of its stream from being listed."""
+    broker.publish(name, "bad", headers={"dq-history": odd, "dq-mine": "kept"})
+    with Consumer(broker, name, sink=name, idle_timeout=0.3) as consumer:
+        for task in consumer:
+            task.dead_letter("no")
+    [letter] = broker.dlq(name)
+    assert (letter.history, letter.headers) == ((), {"dq-mine": "kept"})
+    assert broker.dlq(name).replay() == 1
+    assert [headers["dq-mine"] for _, _, headers, _ in taken(broker, name)] == ["kept"]
+
+
+def test_a_replay_keeps_the_priority(broker, name) -> None:
+    broker.stream(name, buckets=2, priorities=3)
+    first = broker.publish(name, "bad", key="k", priority=2)
+    with Consumer(broker, name, sink=name, idle_timeout=0.3) as consumer:
+        for task in consumer:
+            task.dead_letter("no")
+    broker.dlq(name).replay()
+    with Consumer(broker, sink=name, idle_timeout=0.3) as consumer:
+        [again] = [(task.bucket, task.ack())[0] for task in consumer]
+    assert again == int(first.id.split("/")[1]) >= 4

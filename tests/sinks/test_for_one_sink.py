@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import zip_longest
+
 from sink_bench import taken
 
 from dq import Consumer, Publisher, Reader, TaskIn
@@ -19,12 +22,14 @@ class Told(Draft):
         return self.told
 
 
-def publish_told(publisher: Publisher, told: dict, *payloads: object) -> None:
+def publish_told(publisher: Publisher, told: dict, *payloads: object, topics: Sequence[str] = ()) -> None:
     draft = Told(0, "sync")
     draft.told = told
-    for payload in payloads:
-        draft.lines += encode(payload, 1.0)
+    for payload, topic in zip_longest(payloads, topics):
+        draft.lines += encode(payload, 1.0, topic=topic)
         draft.count += 1
+    draft.topics |= set(topics)
+    draft.labelled = len(topics)
     publisher.begin_batches([draft])
     DraftFuture(draft, 0).result(10)
 
@@ -83,3 +88,24 @@ def test_what_its_records_burned_before_counts_through_a_kill(broker, name) -> N
     until(lambda: broker.sink(name).stats().dead_lettered == 1)
     with Reader(broker, f"{name}-dlq", start="oldest", follow=False) as reader:
         assert [(each.payload, each.headers["dq-attempts"]) for each in reader] == [("x", "4")]
+
+
+def test_what_a_filter_takes_out_of_it_has_burned_nothing_here(broker, name) -> None:
+    """A sink made anew may filter otherwise than the one whose records wait. Its log is read again by the next broker."""
+    with Publisher(broker, name) as publisher:
+        publish_told(
+            publisher, {"for": name, "attempts": 2, "error": "e"}, *"abc", topics=("t", "u", "t")
+        )  # fmt: skip
+    seen = []
+    with Consumer(broker, name, sink=name, topic="t") as consumer:
+        for task in consumer:
+            seen.append((task.payload, task.attempt))
+            if len(seen) == 1:
+                kill(broker.stats()["consumer_broker"]["pid"])
+            task.ack()
+            if len(seen) == 2:
+                break
+        consumer.flush(10)
+    assert seen == [("a", 3), ("c", 3)]
+    figures = broker.sink(name).stats()
+    assert (figures.settled, figures.filtered) == (2, 1)

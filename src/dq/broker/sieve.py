@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import repeat
-from typing import Self
+from typing import Any, Self
 
 import orjson
 
 from dq.broker.bounded import bounded_search
 from dq.core.leases import Past
 from dq.core.matching import Matcher, Taken
-from dq.core.ranges import Range
+from dq.core.ranges import Range, RangeSet
 from dq.log.format import count_lines
 from dq.log.storage import Slice
 from dq.model.about import About
@@ -56,6 +57,13 @@ class Sifted:
             self.without.append((first, first + count))
         self.count += count
 
+    def note_burned(self, first: int, stop: int, about: Mapping[str, Any]) -> None:
+        """What matches between two offsets has burned attempts, as its batch says. What does not match is not remembered."""
+        matching = RangeSet(first, stop)
+        for part in self.without:
+            matching.discard(*part)
+        self.burned += [(begin, end - begin, about["attempts"], about.get("error", "")) for begin, end in matching]
+
 
 class Sieve:
     """Takes or leaves whole batches by what their headers say, and opens only those that have some of both.
@@ -93,7 +101,7 @@ class Sieve:
             else:
                 self._sift_lines(sifted, found.first, lines, verdict, matches_max)
             if about is not None and about.get("attempts") and verdict is not Taken.NONE:
-                sifted.burned.append((first, found.first + sifted.count - first, about["attempts"], about.get("error", "")))
+                sifted.note_burned(first, found.first + sifted.count, about)
             if sifted.matches == matches_max:
                 break
         return sifted

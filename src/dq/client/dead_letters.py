@@ -17,14 +17,19 @@ from dq.client.ways import Way
 from dq.errors import InvalidSetting, UnknownRecord, UnknownSink, UnknownStream
 from dq.model.names import check_name, dead_letter_stream
 from dq.model.record import Record
+from dq.model.settings import StreamSettings
 from dq.model.shown import shown
 from dq.model.start import parse_start
 
 if TYPE_CHECKING:
     from dq.client.broker import Broker
 
-_OWN = "dq-"
 _HISTORY = "dq-history"
+_OWN = {
+    *("dq-id", "dq-sink", "dq-attempts", "dq-reason", "dq-error", "dq-consumer", "dq-published-at"),
+    *("dq-error-type", "dq-traceback", _HISTORY),
+}
+"""Headers that tell of deaths; others whose names begin so are the record's own."""
 _REMOVED_AT_ONCE = 1_000
 _ANSWER_SECONDS = 30.0
 
@@ -84,18 +89,17 @@ class DeadRecord:
     def of(cls, stream: str, record: Record) -> DeadRecord:
         """From what stands in the stream of dead letters."""
         told = record.headers
-        at = told.get("dq-published-at", "")
         return cls(
             id=record.id,
             original_id=told.get("dq-id", ""),
             stream=stream,
             death=_death(told, record.created_at),
-            history=tuple(_death(each, _moment(each["at"])) for each in orjson.loads(told.get(_HISTORY, "[]"))),
-            published_at=_moment(at) if at else None,
+            history=_history(told.get(_HISTORY)),
+            published_at=_published(told.get("dq-published-at", "")),
             key=record.key,
             topic=record.topic,
             name=record.name,
-            headers={name: value for name, value in told.items() if not name.startswith(_OWN)},
+            headers={name: value for name, value in told.items() if name not in _OWN},
             payload=record.payload,
         )
 
@@ -103,7 +107,7 @@ class DeadRecord:
 def _death(told: Mapping[str, str], at: datetime) -> Death:
     return Death(
         sink=told.get("dq-sink", ""),
-        attempts=int(told.get("dq-attempts", 0)),
+        attempts=int(attempts) if (attempts := told.get("dq-attempts", "")).isdecimal() else 0,
         reason=told.get("dq-reason", ""),
         error=told.get("dq-error", ""),
         error_type=told.get("dq-error-type", ""),
@@ -111,6 +115,22 @@ def _death(told: Mapping[str, str], at: datetime) -> Death:
         consumer=told.get("dq-consumer", ""),
         at=at,
     )
+
+
+def _history(told: str | None) -> tuple[Death, ...]:
+    """Earlier deaths. A publisher can give a record a header of that name: what tells of no deaths is none."""
+    try:
+        return tuple(_death(each, _moment(each["at"])) for each in orjson.loads(told or "[]"))
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, OSError):
+        return ()
+
+
+def _published(at: str) -> datetime | None:
+    """What the record's line had as its time, which another program may have written."""
+    try:
+        return _moment(at)
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def _moment(seconds: float | str) -> datetime:
@@ -205,10 +225,10 @@ class DeadLetters:
     def replay(self, *letters: str, **filters: Any) -> int:
         """Publishes records once more, each for the sink that gave it up: no other sink or reader gets it. Returns how many.
 
-        They come as new records, behind what is there, with their key, topic, name, headers and payload, and with no attempt
-        burned; what became of them before is kept in the header `dq-history`. Each is taken out of the dead letters once it is
-        published. Where that is interrupted in between and done again within the stream's `once_seconds` (five minutes), it is
-        published no second time.
+        They come as new records, behind what is there, with their key, priority, topic, name, headers and payload, and with no
+        attempt burned; what became of them before is kept in the header `dq-history`. Each is taken out of the dead letters
+        once it is published. Where that is interrupted in between and done again within the stream's `once_seconds` (five
+        minutes), it is published no second time.
 
         Args:
             letters: ids of dead letters; without any, all that `filters` let through.
@@ -222,10 +242,11 @@ class DeadLetters:
         self._check_reachable(chosen)
         if not chosen:
             return 0
+        settings = self._broker.stream(self.stream).settings
         with Publisher(self._broker, self.stream, create=False) as publisher:
             for begin in range(0, len(chosen), _REMOVED_AT_ONCE):
                 some = chosen[begin : begin + _REMOVED_AT_ONCE]
-                for future in [_again(publisher, letter) for letter in some]:
+                for future in [_again(publisher, letter, settings) for letter in some]:
                     future.result(_ANSWER_SECONDS)
                 self._remove(some)
         return len(chosen)
@@ -270,13 +291,20 @@ class DeadLetters:
         return f"<DeadLetters of {self.stream!r}>"
 
 
-def _again(publisher: Publisher, letter: DeadRecord) -> DraftFuture:
+def _again(publisher: Publisher, letter: DeadRecord, settings: StreamSettings) -> DraftFuture:
     """Publishes a record for the sink that gave it up."""
     deaths = [_told(death) for death in (*letter.history, letter.death)]
     headers = {**letter.headers, _HISTORY: orjson.dumps(deaths).decode()}
     line = publisher.line_of(letter.payload, letter.key, letter.topic, letter.name, headers)
-    way = Way(once=f"replay:{letter.id}", sink=letter.death.sink)
+    way = Way(once=f"replay:{letter.id}", sink=letter.death.sink, priority=_priority(letter, settings))
     return DraftFuture(*publisher.begin(line, letter.key, letter.topic, way, urgent=True))
+
+
+def _priority(letter: DeadRecord, settings: StreamSettings) -> int:
+    """That of the bucket in which the record stood, as far as the stream still has it."""
+    after = parse_start(letter.original_id).after
+    bucket = 0 if after is None else after[1]
+    return min(bucket // settings.buckets, settings.priorities - 1)
 
 
 def _told(death: Death) -> dict[str, Any]:

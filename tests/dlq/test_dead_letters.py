@@ -185,3 +185,11 @@ def test_a_replay_keeps_the_priority(broker, name) -> None:
     with Consumer(broker, sink=name, idle_timeout=0.3) as consumer:
         [again] = [(task.bucket, task.ack())[0] for task in consumer]
     assert again == int(first.id.split("/")[1]) >= 4
+
+
+def test_what_nobody_gave_up_is_no_dead_letter(broker, name) -> None:
+    broker.publish(name, "bad")
+    give_up(broker, name, name)
+    broker.publish(f"{name}-dlq", "put there by hand")
+    assert [letter.payload for letter in broker.dlq(name)] == ["bad"]
+    assert broker.dlq(name).replay() == 1

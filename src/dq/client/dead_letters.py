@@ -191,7 +191,8 @@ class DeadLetters:
             return
         with Reader(self._broker, self._name, start="oldest" if since is None else since, follow=False) as reader:
             for record in reader:
-                yield DeadRecord.of(self.stream, record)
+                if "dq-sink" in record.headers:  # else somebody else has published it there: nobody has given it up
+                    yield DeadRecord.of(self.stream, record)
 
     def show(self, letter: str) -> DeadRecord:
         """One of them, by the id of the dead letter.

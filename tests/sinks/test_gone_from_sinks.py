@@ -61,6 +61,7 @@ def test_a_stream_that_is_destroyed_and_made_anew_begins_anew_for_its_sinks(brok
         tasks = iter(consumer)
         old = next(tasks)
         broker.stream(name).destroy()
+        until(lambda: not broker.sink(name).stats().buckets, what="the other broker has heard of it")
         assert rest_of(consumer) == []
         old.ack()
         consumer.flush()

@@ -9,6 +9,8 @@ from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
+from test_readme import end_broker
+
 from dq.app import AppConfig
 
 PAGE = (Path(__file__).parents[2] / "docs" / "handlers.md").read_text()
@@ -19,17 +21,19 @@ WHOLE_LINES = 'import builtins, sys; builtins.print = lambda *said: sys.stdout.w
 
 
 def test_the_examples_of_the_page_run_one_after_the_other(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", WHOLE_LINES + "\n".join(EXAMPLES)],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    # Into files: a broker that stays for a while has the standard error of its script, and a pipe would end with it only.
+    with (tmp_path / "output").open("w+") as output, (tmp_path / "errors").open("w+") as errors:
+        script = WHOLE_LINES + "\n".join(EXAMPLES)
+        done = subprocess.run(
+            [sys.executable, "-c", script], cwd=tmp_path, stdout=output, stderr=errors, timeout=60, check=False
+        )
+        end_broker(tmp_path / "queue_data")
+        output.seek(0)
+        errors.seek(0)
+        shown = output.read()
+        assert done.returncode == 0, errors.read()
     assert len(EXAMPLES) == 3
-    assert Counter(done.stdout.splitlines()) == Counter(
+    assert Counter(shown.splitlines()) == Counter(
         [
             "send ada attempt 1", "send busy attempt 1", "send busy attempt 2", "send busy attempt 3", "send nobody attempt 1",
             "send nobody attempt 1", "discarded 1", "replayed 1",

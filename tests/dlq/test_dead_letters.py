@@ -193,3 +193,39 @@ def test_what_nobody_gave_up_is_no_dead_letter(broker, name) -> None:
     broker.publish(f"{name}-dlq", "put there by hand")
     assert [letter.payload for letter in broker.dlq(name)] == ["bad"]
     assert broker.dlq(name).replay() == 1
+    with pytest.raises(UnknownRecord):
+        broker.dlq(name).show(f"{name}-dlq/0/1")
+
+
+def test_a_replay_is_no_duplicate_of_one_from_a_stream_that_is_gone(broker, name) -> None:
+    """The stream of dead letters was destroyed: the next dead letter has the id of the first, and is another record."""
+    for payload in ("first", "second"):
+        broker.publish(name, payload)
+        give_up(broker, name, name)
+        assert [letter.id for letter in broker.dlq(name)] == [f"{name}-dlq/0/0"]
+        assert broker.dlq(name).replay() == 1
+        assert [payload for payload, *_ in taken(broker, name)] == [payload]
+        broker.stream(f"{name}-dlq").destroy()
+
+
+def test_a_sink_that_left_the_stream_gets_no_replay(broker, name) -> None:
+    broker.publish(name, "bad")
+    broker.sink(name, name, f"{name}-beside", max_attempts=2)
+    give_up(broker, name, name)
+    broker.sink(name).remove_stream(name)
+    with pytest.raises(UnknownSink, match="nothing was done"):
+        broker.dlq(name).replay()
+    assert broker.dlq(name).count() == 1
+    broker.sink(name).add_stream(name, start="newest")
+    assert broker.dlq(name).replay() == 1
+    assert [payload for payload, *_ in taken(broker, name)] == ["bad"]
+
+
+def test_what_was_trimmed_is_an_unknown_dead_letter(broker, name) -> None:
+    for payload in ("a", "b"):
+        broker.publish(name, payload)
+    give_up(broker, name, name)
+    broker.stream(f"{name}-dlq").trim(max_records=1)
+    with pytest.raises(UnknownRecord, match="replayed or discarded"):
+        broker.dlq(name).show(f"{name}-dlq/0/0")
+    assert [letter.payload for letter in broker.dlq(name)] == ["b"]

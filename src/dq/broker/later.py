@@ -124,6 +124,9 @@ class LaterRun:
         """A batch is stored."""
         if event["publisher"] == self._publisher:
             self.core.stored(event["bucket"], event["sequence"])
+            if self.why:
+                log.warning("records of %s go on, after: %s", self.stream, self.why)
+                self.why = ""
 
     def refused(self, event: Event) -> None:
         """A batch was not taken: its stream is missing, full, closed. It is tried again."""
@@ -270,7 +273,8 @@ class LaterRun:
         for place, move in enumerate(moves):
             try:
                 lines = self._lines(reader, move.offsets)
-            except (LogError, OSError) as error:
+                target = self._target or read_stream(self._life.files, self._life.root, self.base)
+            except (LogError, OSError) as error:  # also of the stream that they are for: it waits until that is mended
                 self._stuck(str(error), self._life.clock.monotonic())
                 for later in moves[place:]:
                     self._order.unsent(later.bucket, min(each.number for each in moves[place:] if each.bucket == later.bucket))
@@ -280,7 +284,6 @@ class LaterRun:
                 self.core.void(move.bucket, move.number)
                 self._order.anew()
                 break
-            target = self._target or read_stream(self._life.files, self._life.root, self.base)
             address = address_of(batch[0].fields, target.settings.buckets, target.settings.priorities, batch[0].offset)
             fields = {
                 "stream": self.base, "publisher": self._publisher, "sequence": move.number,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -14,7 +15,7 @@ from dq.client.drafts import DraftFuture
 from dq.client.publisher import Publisher
 from dq.client.reader import Reader
 from dq.client.ways import Way
-from dq.errors import InvalidSetting, UnknownRecord, UnknownSink, UnknownStream
+from dq.errors import InvalidSetting, RecordsTrimmed, UnknownRecord, UnknownSink, UnknownStream
 from dq.model.names import check_name, dead_letter_stream
 from dq.model.record import Record
 from dq.model.settings import StreamSettings
@@ -104,6 +105,11 @@ class DeadRecord:
         )
 
 
+def _given_up(record: Record) -> bool:
+    """Whether a sink gave it up. Others can publish to the stream of dead letters too."""
+    return "dq-sink" in record.headers
+
+
 def _death(told: Mapping[str, str], at: datetime) -> Death:
     return Death(
         sink=told.get("dq-sink", ""),
@@ -191,7 +197,7 @@ class DeadLetters:
             return
         with Reader(self._broker, self._name, start="oldest" if since is None else since, follow=False) as reader:
             for record in reader:
-                if "dq-sink" in record.headers:  # else somebody else has published it there: nobody has given it up
+                if _given_up(record):
                     yield DeadRecord.of(self.stream, record)
 
     def show(self, letter: str) -> DeadRecord:
@@ -203,10 +209,10 @@ class DeadLetters:
         place = self._place(letter)
         if self._name in self._broker.streams():
             start = f"{self._name}={place}"
-            with Reader(self._broker, self._name, start=start, follow=False) as reader:
+            with Reader(self._broker, self._name, start=start, follow=False) as reader, suppress(RecordsTrimmed):
                 found = next(iter(reader), None)
-            if found is not None and found.id == letter:
-                return DeadRecord.of(self.stream, found)
+                if found is not None and found.id == letter and _given_up(found):
+                    return DeadRecord.of(self.stream, found)
         raise UnknownRecord(f"there is no dead letter {letter!r}: it was replayed or discarded, or never was")
 
     def _place(self, letter: str) -> int:
@@ -278,6 +284,12 @@ class DeadLetters:
             raise UnknownStream(f"stream {self.stream!r} is no more, so that nothing can be replayed into it; nothing was done")
         for name in sorted({letter.death.sink for letter in chosen}.difference(sinks)):
             raise UnknownSink(f"sink {name!r}, which gave it up, is no more; nothing was done: make it again, or discard them")
+        for name in sorted({letter.death.sink for letter in chosen}):
+            if self.stream not in self._broker.sink(name, create=False).stats().streams:
+                raise UnknownSink(
+                    f"sink {name!r}, which gave it up, is over stream {self.stream!r} no more, so that nobody would get it; "
+                    f"nothing was done: broker.sink({name!r}).add_stream({self.stream!r}, start='newest'), or discard them"
+                )
 
     def _remove(self, letters: Sequence[DeadRecord]) -> None:
         self._broker.change("stream", self._name, "remove", ids=[letter.id for letter in letters])
@@ -297,7 +309,9 @@ def _again(publisher: Publisher, letter: DeadRecord, settings: StreamSettings) -
     deaths = [_told(death) for death in (*letter.history, letter.death)]
     headers = {**letter.headers, _HISTORY: orjson.dumps(deaths).decode()}
     line = publisher.line_of(letter.payload, letter.key, letter.topic, letter.name, headers)
-    way = Way(once=f"replay:{letter.id}", sink=letter.death.sink, priority=_priority(letter, settings))
+    # The time too: a stream of dead letters that was destroyed and made anew gives the same ids to others.
+    once = f"replay:{letter.id}@{letter.death.at.timestamp()}"
+    way = Way(once=once, sink=letter.death.sink, priority=_priority(letter, settings))
     return DraftFuture(*publisher.begin(line, letter.key, letter.topic, way, urgent=True))
 
 

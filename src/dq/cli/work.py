@@ -25,6 +25,7 @@ from dq.client.place import root_of
 from dq.errors import BrokerNotRunning, DqError
 
 log = logging.getLogger("dq")
+_LOOK_SECONDS = 0.2
 _PROCESSES_MAX = 256
 
 
@@ -100,7 +101,9 @@ class _Work:
             "until done" if burst else "Ctrl-C stops it",
         )
         thread.start()
-        thread.join()
+        while thread.is_alive():
+            # A signal that another thread of this process was given wakes nobody here: its handler runs at the next look.
+            thread.join(_LOOK_SECONDS)
         if isinstance(self._failure, DqError):
             raise self._failure
         if self._failure is not None:  # of an engine that is not ours

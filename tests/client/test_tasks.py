@@ -333,6 +333,19 @@ def test_a_task_left_unsettled_comes_again_after_its_grace_with_a_warning(broker
     assert f"task {forgotten.id} was left unsettled" in caplog.text
 
 
+def test_a_task_that_was_given_more_time_may_be_left_open(broker, name, publisher, caplog):
+    """As the warning itself says: `dq consume --no-ack` holds on to what it has shown."""
+    publisher.publish_many(["held", "next"])
+    with caplog.at_level(logging.WARNING, "dq"), consumer_of(broker, name, ack_grace=0.2, idle_timeout=0.6) as consumer:
+        tasks = iter(consumer)
+        held = next(tasks)
+        held.extend(60)
+        assert [task.payload for task in tasks if not task.ack()] == ["next"]  # thrice the grace: it does not come again
+        held.ack(wait=True)
+    assert "unsettled" not in caplog.text
+    assert (sink_of(broker, name)["redelivered"], sink_of(broker, name)["settled"]) == (0, 2)
+
+
 def test_a_task_in_hand_is_renewed_for_as_long_as_it_takes(broker, name, publisher):
     publisher.publish_many(["long", "short"])
     with consumer_of(broker, name, ack_grace=0.3) as consumer, consumer_of(broker, name, idle_timeout=1.2) as other:

@@ -53,6 +53,15 @@ class DqSubscription:
         else:
             delivery.release()
 
+    @property
+    def expiring(self) -> bool:
+        """Whether tasks came that expire."""
+        return self._taker.expiring
+
+    def expire(self, delivery: Delivery) -> bool:
+        """Settles a task as expired if its time is over; returns whether it did."""
+        return isinstance(delivery, Task) and delivery.expire()
+
     def backlog(self) -> int:
         """What the sink has not settled."""
         stats = self._sink.stats()

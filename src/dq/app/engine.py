@@ -156,6 +156,18 @@ class Subscription(Protocol):
 
 
 @runtime_checkable
+class Expiring(Protocol):
+    """A subscription that can end a task whose time is over when it is to be begun. An engine's need not be one."""
+
+    @property
+    def expiring(self) -> bool:
+        """Whether it has ever fetched a task that expires. As long as it has not, `expire` is not called."""
+
+    def expire(self, delivery: Delivery) -> bool:
+        """Settles a task as expired if its time is over; returns whether it did. Never waits."""
+
+
+@runtime_checkable
 class Engine(Protocol):
     """A broker, as an app sees it."""
 

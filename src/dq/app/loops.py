@@ -144,6 +144,10 @@ class LoopPool:
                     delivery = mailbox.waiting.popleft()
                 except IndexError:
                     break
+                if mailbox.expiring and mailbox.has_expired(delivery):
+                    if not mailbox.waiting:
+                        self._tell_fetcher()
+                    continue
                 self._inside += 1
                 if not mailbox.waiting:
                     self._tell_fetcher()

@@ -9,7 +9,7 @@ from collections import deque
 
 from dq.app.acks import AckRetrier
 from dq.app.config import AppConfig
-from dq.app.engine import Delivery, Subscription
+from dq.app.engine import Delivery, Expiring, Subscription
 from dq.app.handler import Handler
 from dq.app.outcomes import RELEASE, Verdict
 
@@ -29,7 +29,9 @@ class Mailbox:
         retrier: takes the settles that failed.
 
     Attributes:
-        waiting: fetched and not started. A pool may pop from the left of it; `take` does no more, and fetches when it is empty.
+        waiting: fetched and not started. A pool may pop from the left of it, and passes over what `has_expired` by then; `take`
+            does no more, and fetches when it is empty.
+        expiring: whether some of what was fetched expires; else nobody need ask `has_expired`.
         stopped: whether no more work is to be begun.
         failure: what a fetch raised; the app ends with it.
         closed: why this handler alone takes no more tasks, or None.
@@ -45,16 +47,25 @@ class Mailbox:
         self._config, self._retrier = config, retrier
         self._fetching = threading.Lock()
         self._settle = subscription.settle
+        self._expires = subscription if isinstance(subscription, Expiring) else None
+        self.expiring = False
 
     def take(self, timeout: float) -> Delivery | None:
         """The next task to begin. None: nothing came within `timeout` seconds or a little more, or the app stops."""
         while not self.stopped:
             try:
-                return self.waiting.popleft()
+                delivery = self.waiting.popleft()
             except IndexError:
                 if not self.refill(timeout):
                     return None
+            else:
+                if not (self.expiring and self.has_expired(delivery)):
+                    return delivery
         return None
+
+    def has_expired(self, delivery: Delivery) -> bool:
+        """Whether a task's time was over while it waited here; it is settled as that then, and not to be begun."""
+        return self._expires is not None and self._expires.expire(delivery)
 
     def refill(self, timeout: float) -> bool:
         """Fetches if nothing waits; one thread does so at a time, the others wait for it. Whether something waits now."""
@@ -80,6 +91,8 @@ class Mailbox:
                 self.stopped = True
             return False
         if came:
+            if self._expires is not None:
+                self.expiring = self._expires.expiring
             self.waiting.extend(came)
             if self.stopped:
                 self.give_back()  # it was stopped between the fetch and here

@@ -132,6 +132,8 @@ class ProcessPool:
                 delivery = waiting.popleft()
             except IndexError:
                 break
+            if self._mailbox.expiring and self._mailbox.has_expired(delivery):
+                continue
             rooms[worker] -= 1
             self._give(worker, delivery)
         with self._room:

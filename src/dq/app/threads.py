@@ -100,6 +100,8 @@ class ThreadPool:
                 delivery = take()
             except IndexError:
                 return
+            if mailbox.expiring and mailbox.has_expired(delivery):
+                continue
             worker.since, worker.delivery = clock(), delivery
             try:
                 result = call(delivery)

@@ -209,7 +209,7 @@ class Consumer:
     def _left_unsettled(self, task: Task) -> None:
         """The next one is asked for and this one is open: it is not renewed any more, and comes again after its grace."""
         self._link.send(self._hand.abandon(task).line())
-        if not self._warned:
+        if not self._warned and not task.lease.is_extended(task.offset):
             self._warned = True
             log.warning(
                 "task %s was left unsettled when the next one was asked for: it comes again after %g s. "

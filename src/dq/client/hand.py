@@ -48,6 +48,7 @@ class Hand:
         resuming: there is a new connection, and what the old one took with it was not sent again yet. Nothing newer may go
             before it: a confirmation counts for all that was sent earlier.
         no_ack: the sink settles what it hands out.
+        expiring: whether a lease came with records in it that expire.
         between_leases: whether the last refill ended a lease, which is the moment to send what was decided.
         dirty: leases with acks that were not sent yet.
     """
@@ -73,7 +74,7 @@ class Hand:
         self.between_leases = True
         self.resuming = False
         self._abandoned: list[tuple[Task, float]] = []
-        self.no_ack = False
+        self.no_ack = self.expiring = False
         self._held_back: dict[tuple[str, int], int | None] = {}  # and the number at whose confirmation the broker knows
         self.lock = threading.RLock()
 
@@ -84,6 +85,7 @@ class Hand:
         lease = HeldLease(event, self, self._settler, self.grace, settled=self.no_ack)
         with self.lock:
             self._granted = max(self._granted - lease.count, 0)
+            self.expiring = self.expiring or lease.expires
             if (lease.stream, lease.bucket) in self._held_back:  # sent before the broker knew of it
                 self.release(lease, lease.offsets)
                 return
@@ -330,7 +332,7 @@ class Hand:
             for task, since in self._abandoned:
                 if task.outcome is not None:
                     continue
-                if now - since > self.grace:  # it is not ours any more
+                if now - since > self.grace and not task.lease.is_extended(task.offset):  # it is not ours any more
                     task.lease.lose(task.offset)
                     if task.lease.left <= 0:
                         self._leases.pop(task.lease.number, None)

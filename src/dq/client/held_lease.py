@@ -183,6 +183,10 @@ class HeldLease:
             place -= count
         return ""
 
+    def is_extended(self, offset: int) -> bool:
+        """Whether its user asked for more time for a record, and that is not over."""
+        return self.extended.get(offset, 0.0) > time.time()
+
     def deadline_wall(self, offset: int) -> float:
         """Until when the broker leaves a record here without a sign of life."""
         return self.extended.get(offset, self.renewed_wall + self.grace)

@@ -39,6 +39,11 @@ class Taker(Consumer):
                 break
         return []
 
+    @property
+    def expiring(self) -> bool:
+        """Whether tasks came that expire."""
+        return self._hand.expiring
+
     def _ready_tasks(self, limit: int) -> list[Task]:
         tasks = []
         for fields, lease, offset in islice(self._hand.ready, limit):

@@ -210,6 +210,13 @@ class Task(View):
     def _settled_already(self, verb: str) -> AlreadySettled:
         return AlreadySettled(f"task {self.id} cannot take {verb}: it was settled by {self.outcome} already")
 
+    def expire(self) -> bool:
+        """Settles it as expired if its time is over, and says whether it did; for who let it wait before it is begun."""
+        if self.outcome is not None or self._lease.hands_out(self._fields, self.offset):
+            return False
+        self.outcome = Outcome.DROP
+        return True
+
     @property
     def lease(self) -> HeldLease:
         """The lease it belongs to; for the client's own use."""

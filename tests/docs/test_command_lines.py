@@ -1,0 +1,93 @@
+"""Every line with `dq` in a page is one that the program takes: it is parsed as the program does, and not run."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from doc_blocks import PAGES, ROOT, blocks_of
+
+from dq.cli.commands import dq
+
+PROGRAMS = (["dq"], ["uv", "run", "dq"], ["uv", "run", "python", "-m", "dq.main"], ["python", "-m", "dq.main"])
+BETWEEN = {"|", "||", "&", "&&", ";", "(", ")", "then", "do", "if", "while", "!"}
+
+
+def commands_of(script: str) -> Iterator[list[str]]:
+    """The arguments of each `dq` in lines of a shell."""
+    for line in re.sub(r"\\\n", " ", script).splitlines():
+        lexer = shlex.shlex(line, posix=True, punctuation_chars="();|&")
+        lexer.whitespace_split = True
+        words: list[str] = []
+        for word in [*lexer, ";"]:
+            if word not in BETWEEN:
+                words.append(word)
+                continue
+            if (arguments := after_program(words)) is not None:
+                yield arguments
+            words = []
+
+
+def after_program(words: list[str]) -> list[str] | None:
+    """What follows the name of the program; None where another program is run."""
+    while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):  # NO_COLOR=1 dq status
+        words = words[1:]
+    for program in PROGRAMS:
+        if words[: len(program)] == program:
+            redirected = (n for n, word in enumerate(words) if re.match(r"[0-9]?[<>]", word))
+            return words[len(program) : next(redirected, None)]
+    return None
+
+
+def parsed(arguments: list[str]) -> None:
+    """As the program does. Raises click.UsageError."""
+    command, context, rest = dq, click.Context(dq, info_name="dq"), arguments
+    while isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
+        name, inner, rest = command.resolve_command(context, rest)
+        assert inner is not None
+        command, context = inner, click.Context(inner, parent=context, info_name=name)
+    if not {"-h", "--help"} & set(rest) and not isinstance(command, click.Group):
+        command.make_context(context.info_name, list(rest), parent=context.parent)
+
+
+PAGES_WITH_COMMANDS = {
+    str(page.relative_to(ROOT)): found
+    for page in PAGES
+    if (found := [each for block in blocks_of(page) if block.language in ("sh", "bash") for each in commands_of(block.text)])
+}
+
+
+@pytest.mark.parametrize("page", PAGES_WITH_COMMANDS)
+def test_the_commands_of_a_page_are_what_the_program_takes(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for arguments in PAGES_WITH_COMMANDS[page]:
+        try:
+            parsed(arguments)
+        except click.UsageError as error:
+            pytest.fail(f"{page} has `dq {shlex.join(arguments)}`: {error.format_message()}")
+
+
+def test_commands_that_text_speaks_of_are_there() -> None:
+    known = re.compile(r"`(?:uv run )?(?:dq|python -m dq\.main) ([a-z]+)(?: ([a-z]+))?[^`]*`")
+    for page in PAGES:
+        for name, inner in known.findall(re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.M | re.S)):
+            command = dq.get_command(click.Context(dq), name)
+            assert command is not None, f"{page} speaks of `dq {name}`"
+            if isinstance(command, click.Group) and inner:
+                assert command.get_command(click.Context(command), inner) is not None, f"{page}: `dq {name} {inner}`"
+
+
+def test_a_wrong_line_is_seen() -> None:
+    [first, second] = commands_of('cat x | NO_COLOR=1 uv run dq tail orders --nope 3 >out; echo "dq x" && dq sink seek a b')
+    assert (first, second) == (["tail", "orders", "--nope", "3"], ["sink", "seek", "a", "b"])
+    with pytest.raises(click.UsageError, match="--nope"):
+        parsed(first)
+    with pytest.raises(click.UsageError, match="no command 'nope'"):
+        parsed(["nope"])
+    with pytest.raises(click.UsageError, match="nope"):
+        parsed(["sink", "nope"])
+    parsed(second)

@@ -19,7 +19,7 @@ SOURCE = ROOT / "src" / "dq"
 FILES = sorted(SOURCE.rglob("*.py"))
 
 _LOW = {"errors", "config", "model"}
-_CLIENT = _LOW | {"clock", "private", "core", "log", "mend", "transport", "client"}
+_CLIENT = _LOW | {"clock", "private", "core", "log", "mend", "operator_logs", "transport", "client"}
 _ALL = _CLIENT | {"broker", "app", "embedded", "aio", "testing", "cli", "demo", "main", ""}
 # Design section 8: what each part may import, besides itself.
 MAY_IMPORT = {
@@ -28,12 +28,13 @@ MAY_IMPORT = {
     "config": {"errors"},
     "private": {"errors"},
     "model": {"errors"},
+    "operator_logs": {"errors", "model"},
     "core": _LOW,
     "log": _LOW | {"private"},
     "transport": _LOW | {"private"},
     "mend": _LOW | {"clock", "core", "log"},
-    "broker": _LOW | {"clock", "core", "log", "transport"},
-    "client": _LOW | {"clock", "core", "log", "transport"},
+    "broker": _LOW | {"clock", "core", "log", "operator_logs", "transport"},
+    "client": _LOW | {"clock", "core", "log", "operator_logs", "transport"},
     "app": _CLIENT,
     "embedded": _CLIENT,
     "aio": _CLIENT,
@@ -49,6 +50,7 @@ LATE_IMPORTS = {
     "application.py": "an app that was given another engine imports nothing of dq's own",
     "backend.py": "asyncio takes as long as the rest of a broker, and few streams are kept by a class that needs it",
     "main.py": "every process that the manager spawns imports this module again",
+    "operator_logs.py": "rich takes as long as the start of a broker, and only lines on a terminal need it",
     "output.py": "rich takes as long as all the rest of a command, and a pipe needs none of it",
 }
 

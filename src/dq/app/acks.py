@@ -13,6 +13,8 @@ from dq.app.config import AppConfig
 from dq.app.engine import Delivery, Subscription
 from dq.app.outcomes import Verdict
 from dq.core.retry import backoff
+from dq.errors import UsageError
+from dq.model.told import about, foreign
 
 log = logging.getLogger("dq")
 
@@ -57,7 +59,7 @@ class AckRetrier:
         after = 0.0 if error is None else backoff(1, self._jitter)
         with self._changed:
             if self.full or self._ended:
-                self._give_up(delivery, verdict, error or RuntimeError("the queue of settles is full"))
+                self._give_up(delivery, verdict, error or UsageError("the queue of settles is full"))
                 return
             entry = (time.monotonic() + after, next(self._numbers), attempts, subscription, delivery, verdict)
             heapq.heappush(self._waiting, entry)
@@ -94,7 +96,13 @@ class AckRetrier:
 
     def _give_up(self, delivery: Delivery, verdict: Verdict, error: Exception) -> None:
         self.given_up += 1
-        log.error("task %s could not be settled by %s and will come again: %s", delivery.id, type(verdict).__name__, error)
+        log.error(
+            "task %s could not be settled by %s and will come again: %s",
+            delivery.id,
+            type(verdict).__name__,
+            foreign(error),
+            extra=about(error, task=delivery.id, stream=delivery.stream, sink=delivery.sink),
+        )
 
     def join(self, seconds: float) -> bool:
         """Waits until nothing waits any more; False when something does after `seconds`."""
@@ -106,6 +114,6 @@ class AckRetrier:
         with self._changed:
             self._ended = True
             for *_, delivery, verdict in self._waiting:
-                self._give_up(delivery, verdict, RuntimeError("the app stopped"))
+                self._give_up(delivery, verdict, UsageError("the app stopped"))
             self._waiting.clear()
             self._changed.notify_all()

@@ -20,6 +20,7 @@ from dq.app.ticks import TICK_HEADER, Held, KeepsTicks, MemoryTicks, TickStore
 from dq.errors import DqError, InvalidSetting
 from dq.model.names import check_name, check_new_stream
 from dq.model.record import encode
+from dq.model.told import about, foreign, frames_of, place_of
 
 log = logging.getLogger("dq")
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -245,7 +246,11 @@ class Ticker:
             now, state = self._wall(), held.state
             if state.last is None or state.last > now + _WRONG_CLOCK_SECONDS:
                 if state.last is not None:
-                    log.error("schedule %s was last fired at a time that is over an hour from now: it begins anew", name)
+                    log.error(
+                        "schedule %s was last fired at a time that is over an hour from now: it begins anew",
+                        name,
+                        extra=about(schedule=name),
+                    )
                 state.last, state.begun = now, None
                 held.keep()
                 return False
@@ -253,7 +258,9 @@ class Ticker:
                 self._fire(each, name, held, state.begun, again=True)
             due = each.due(state.last, now)
             if due.passed:
-                log.warning("schedule %s: ticks were missed while no worker ran, and are passed over", name)
+                log.warning(
+                    "schedule %s: ticks were missed while no worker ran, and are passed over", name, extra=about(schedule=name)
+                )
             for tick in due.ticks:
                 state.begun, state.place = tick, held.end_of(each.stream)
                 held.keep()
@@ -279,10 +286,10 @@ class Ticker:
             more = False
             try:
                 more = self.look()
-            except DqError as error:
-                log.error("a tick could not be fired, and is tried again: %s", error)
             except Exception as error:
-                log.exception("a tick could not be fired, and is tried again", exc_info=error)
+                said = foreign(error) if isinstance(error, DqError) else place_of(error)
+                log.error("a tick could not be fired, and is tried again: %s", said, extra=about(error))
+                log.debug("the tick's error", extra=about(error, frames=frames_of(error)))
             if not more:
                 self._ended.wait(self._pause())
 

@@ -30,6 +30,7 @@ from dq.app.engine import Delivery
 from dq.app.outcomes import ACK, Ack, DeadLetter, Drop, Release, Retry, Verdict, verdict_of
 from dq.errors import AlreadySettled, InvalidSetting
 from dq.model.shown import shown
+from dq.model.told import about
 
 log = logging.getLogger("dq")
 KeyOf = Callable[[Delivery], str]
@@ -106,7 +107,7 @@ def within(store: OnceStore, call: Callable[[Any], Any]) -> Callable[[Delivery],
     def run(delivery: Delivery) -> Verdict:
         with store.transaction(store.key_of(delivery)) as transaction:
             if transaction.seen:
-                log.info("task %s was done before, and is not done again", delivery.id)
+                log.info("task %s was done before, and is not done again", delivery.id, extra=about(task=delivery.id))
                 return ACK
             task = HeldTask(delivery)
             _CURRENT.value = transaction.value

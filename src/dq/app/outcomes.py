@@ -11,6 +11,7 @@ from typing import Final, Protocol
 from dq.errors import InvalidSetting
 from dq.model.outcome import Outcome
 from dq.model.shown import shown
+from dq.model.told import about, frames_of, place_of
 
 log = logging.getLogger("dq")
 _LONGEST_SECONDS = 1e9
@@ -125,8 +126,22 @@ def verdict_of(result: object) -> Verdict:
 
 def failed(error: BaseException, handler: str, delivery: Named) -> Retry:
     """What is said of a task whose handler raised."""
-    said = f"{type(error).__name__}: {error}"
-    log.warning("handler %s failed at task %s, attempt %d: %s", handler, delivery.id, delivery.attempt, said)
+    tell_failure(handler, delivery, place_of(error), type(error).__name__, frames_of(error))
     lines = "".join(traceback.format_exception(error))
-    log.debug("%s", lines)
-    return Retry(error=said, traceback=lines[-TRACEBACK_CHARS_MAX:])
+    return Retry(error=f"{type(error).__name__}: {error}", traceback=lines[-TRACEBACK_CHARS_MAX:])
+
+
+def tell_failure(handler: str, delivery: Named, said: str, kind: str, frames: str) -> None:
+    """Logs that a handler failed, without the error's text, which may quote the payload: the retry and the dead letter have it.
+
+    Args:
+        said: the type of the error, and where it was raised.
+        kind: the type alone.
+        frames: files, lines and functions, for who looks closer.
+    """
+    facts = {"handler": handler, "task": delivery.id, "attempt": delivery.attempt}
+    log.warning(
+        "handler %s failed at task %s, attempt %d: %s", handler, delivery.id, delivery.attempt, said, extra=about(kind, **facts)
+    )
+    if frames:
+        log.debug("handler %s failed there", handler, extra=about(kind, **facts, frames=frames))

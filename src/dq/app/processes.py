@@ -20,12 +20,13 @@ from dq.app.config import AppConfig
 from dq.app.engine import Delivery
 from dq.app.handler import Handler
 from dq.app.mailbox import Mailbox
-from dq.app.outcomes import RELEASE, DeadLetter, Retry
+from dq.app.outcomes import RELEASE, DeadLetter, Retry, tell_failure
 from dq.app.pools import InFlight
 from dq.app.worker_process import WorkerProcess
 from dq.app.worker_task import verdict_from
 from dq.core.retry import backoff, longest_backoff
 from dq.errors import AlreadySettled, NotImportable, ProtocolError, UsageError
+from dq.model.told import about, words_of
 from dq.transport.pipe import Broken, Ended
 from dq.transport.poller import Poller
 
@@ -60,6 +61,7 @@ class ProcessPool:
         self._poller = Poller()
         self._workers: dict[WorkerProcess, None] = {}
         self._numbers = 0
+        self._about = about(handler=self.handler.name)
         self._jitter = Random()
         self._start_at, self._failed_starts, self._was_ready = 0.0, 0, False
         self._room = threading.Condition()
@@ -99,7 +101,9 @@ class ProcessPool:
                 self._poller.run_once(max(self._next_look(now) - time.monotonic(), 0.0))
                 self._look(time.monotonic())
         except Exception as error:
-            log.exception("handler %s: its workers cannot be kept", self.handler.name)
+            log.exception(
+                "handler %s: its workers cannot be kept", self.handler.name, extra=about(error, handler=self.handler.name)
+            )
             self._mailbox.failure = error
             self._mailbox.stopped = True
         finally:
@@ -193,13 +197,13 @@ class ProcessPool:
 
     def _settle(self, delivery: Delivery, said: dict[str, Any]) -> None:
         if said["v"] == "failed":
-            self._failed(delivery, said["error"], said["traceback"])
+            self._failed(delivery, said["error"], said["traceback"], (said["place"], said["kind"], said["frames"]))
         else:
             self._mailbox.settle(delivery, verdict_from(said))
 
-    def _failed(self, delivery: Delivery, error: str, lines: str = "") -> None:
-        log.warning("handler %s failed at task %s, attempt %d: %s", self.handler.name, delivery.id, delivery.attempt, error)
-        log.debug("%s", lines)
+    def _failed(self, delivery: Delivery, error: str, lines: str = "", told: tuple[str, str, str] | None = None) -> None:
+        """A task failed. `told`: what the log is to say of it; None: `error` is in words of dq's own."""
+        tell_failure(self.handler.name, delivery, *(told or (error, error.partition(":")[0], "")))
         self._mailbox.settle(delivery, Retry(error=error, traceback=lines))
 
     # --- death -----------------------------------------------------------------------------------------------------------
@@ -224,12 +228,14 @@ class ProcessPool:
         self._take_back([each.delivery for each in worker.hand])
         if culprit is None:
             if worker.late < 0:
-                log.warning("handler %s: an idle worker process (pid %d) %s", self.handler.name, worker.pid, how)
+                log.warning(
+                    "handler %s: an idle worker process (pid %d) %s", self.handler.name, worker.pid, how, extra=self._about
+                )
                 self._start_at = 0.0 if worker.done else time.monotonic() + longest_backoff(self._jitter) / 10
             return
         self.deaths += 1
         if culprit.settled:
-            log.warning("handler %s: its worker process (pid %d) %s", self.handler.name, worker.pid, how)
+            log.warning("handler %s: its worker process (pid %d) %s", self.handler.name, worker.pid, how, extra=self._about)
         elif worker.late >= 0:
             self._failed(culprit.delivery, f"HandlerTimeout: it ran longer than {self.handler.timeout:g} s, and was killed")
         else:
@@ -252,10 +258,10 @@ class ProcessPool:
         self._failed_starts += 1
         self._start_at = now + backoff(self._failed_starts, self._jitter)
         if self._failed_starts < _STARTS_MAX and (self._was_ready or not sure):
-            log.warning("handler %s: %s; tried again", self.handler.name, why)
+            log.warning("handler %s: %s; tried again", self.handler.name, words_of(why), extra=self._about)
         elif not self._mailbox.stopped:
             error = NotImportable(f"handler {self.handler.name!r} has no worker process: {why}")
-            log.error("%s", error)
+            log.error("%s", words_of(error), extra=self._about)
             self._mailbox.give_up(error, alone=self._was_ready)
 
     # --- time ------------------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from dq.app.pools import InFlight, Pool
 from dq.app.processes import ProcessPool
 from dq.app.threads import ThreadPool
 from dq.app.worker_options import worker_options
+from dq.model.told import about, foreign
 
 if TYPE_CHECKING:
     from dq.app.application import App
@@ -212,7 +213,10 @@ class Run:
                 mailbox.subscription.flush(seconds)
             except Exception as error:
                 log.warning(
-                    "handler %s: not all settles are confirmed, those tasks may come again: %s", mailbox.handler.name, error
+                    "handler %s: not all settles are confirmed, those tasks may come again: %s",
+                    mailbox.handler.name,
+                    foreign(error),
+                    extra=about(error, handler=mailbox.handler.name),
                 )
         for mailbox in self._mailboxes:
             mailbox.subscription.close()

@@ -17,6 +17,7 @@ from dq.app.handler import Handler
 from dq.app.mailbox import Mailbox
 from dq.app.outcomes import ACK, Verdict, failed, verdict_of
 from dq.app.pools import InFlight
+from dq.model.told import about
 
 log = logging.getLogger("dq")
 _IDLE_SECONDS = 10.0
@@ -146,6 +147,7 @@ class ThreadPool:
             self.handler.name,
             timeout,
             delivery.id,
+            extra=about(handler=self.handler.name, task=delivery.id),
         )
 
     def in_flight(self) -> Sequence[InFlight]:

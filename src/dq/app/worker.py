@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
-import logging
 import os
 import queue
 import signal
@@ -21,12 +20,14 @@ from typing import Any
 
 import orjson
 
+from dq import operator_logs
 from dq.app import application
 from dq.app.handler import Handler
 from dq.app.importing import Origin, find, import_all
 from dq.app.outcomes import TRACEBACK_CHARS_MAX, DeadLetter, verdict_of
 from dq.app.worker_task import WorkerTask, sayable, verdict_fields
 from dq.errors import NotImportable
+from dq.model.told import frames_of, place_of
 
 _PDEATHSIG = 1
 _ORPHANED = 75
@@ -107,8 +108,8 @@ def main(descriptor: int, options: str) -> None:
     except NotImportable as error:
         link.say({"failed": sayable(str(error))})
         raise SystemExit(1) from error
-    if wish["log_level"] is not None:
-        logging.basicConfig(level=wish["log_level"], format="dq %(process)d %(levelname)s %(message)s")
+    if wish["logs"] is not None:
+        operator_logs.begin(f"handler {handler.name}", operator_logs.LogWish(*wish["logs"]))
     link.say({"ready": True})
     with asyncio.Runner() if handler.is_async else contextlib.nullcontext() as runner:
         while (frame := link.next()) is not None:
@@ -131,7 +132,9 @@ def _run(handler: Handler, task: WorkerTask, runner: asyncio.Runner | None) -> d
     except BaseException as error:  # SystemExit too: a task does not end its worker
         lines = "".join(traceback.format_exception(error))
         said = f"{type(error).__name__}: {error}"
-        return {"n": task.number, "v": "failed", "error": sayable(said), "traceback": sayable(lines[-TRACEBACK_CHARS_MAX:])}
+        for_log = {"place": place_of(error), "kind": sayable(type(error).__name__), "frames": sayable(frames_of(error))}
+        lines = sayable(lines[-TRACEBACK_CHARS_MAX:])
+        return {"n": task.number, "v": "failed", "error": sayable(said), "traceback": lines, **for_log}
     if task.outcome is not None:
         return {"n": task.number, "v": "Ack"}  # a verb has said it already
     return {"n": task.number, **verdict_fields(verdict_of(result))}

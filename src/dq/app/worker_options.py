@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from dq.app.importing import origin_of
+from dq.operator_logs import handler_in_use
 
 if TYPE_CHECKING:
     from dq.app.application import App
@@ -23,7 +24,6 @@ def worker_options(app: App, handler: Handler) -> bytes:
     """
     origin = origin_of(handler, app.home)
     root = getattr(getattr(app.engine, "broker", None), "root", None)
-    level = logging.getLogger("dq").getEffectiveLevel() if logging.getLogger().handlers else None
     return orjson.dumps(
         {
             "modules": origin.modules,
@@ -33,6 +33,15 @@ def worker_options(app: App, handler: Handler) -> bytes:
             "sink": app.sink,
             "root": "" if root is None else str(root),
             "argv": sys.argv,
-            "log_level": level,
+            "logs": _logs(),
         }
     )
+
+
+def _logs() -> tuple[int, str, int] | None:
+    """How this process logs, as the arguments of a `LogWish`; None where it does not."""
+    root = logging.getLogger()
+    if not root.handlers:
+        return None
+    handler = handler_in_use()
+    return logging.getLogger("dq").getEffectiveLevel(), "auto" if handler is None else handler.form, root.level

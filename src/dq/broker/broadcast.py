@@ -24,8 +24,9 @@ from dq.config import LIMITS
 from dq.errors import DqError, InvalidSetting, ListenerDropped, ProtocolError
 from dq.model.event import Event, EventOwner, EventType
 from dq.model.names import check_client_id, check_name
-from dq.model.shown import shown
+from dq.model.shown import outlined
 from dq.model.signal import Mode
+from dq.model.told import about, words_of
 from dq.transport.pipe import Pipe
 
 log = logging.getLogger("dq")
@@ -134,9 +135,10 @@ class Broadcasts:
             told.fail("a listener left before it had taken it")
             self._answer_if_over(told)
 
-    def _drop(self, client: Listener, why: str) -> None:
+    def _drop(self, client: Listener, why: str, logged: str = "") -> None:
         """Nothing more is told to this listener; it learns why, now or when it comes again."""
-        log.warning("listener %s (pid %d) is dropped: %s", client.id, client.pid, why)
+        extra = about(client=client.id, client_pid=client.pid)
+        log.warning("listener %s (pid %d) is dropped: %s", client.id, client.pid, words_of(logged or why), extra=extra)
         self._dropped[client.id] = why
         if len(self._dropped) > _DROPPED_MAX:
             del self._dropped[next(iter(self._dropped))]
@@ -185,7 +187,7 @@ class Broadcasts:
         """Passes a signal on to each listener of its channel, and looks into none."""
         number, mode = event["number"], event.get("mode", Mode.FORGET)
         if mode not in _MODES:
-            raise ProtocolError(f"a broadcast has no mode {shown(mode)}")
+            raise ProtocolError(f"a broadcast has no mode {outlined(mode)}")
         if number in teller.telling or len(teller.telling) >= LIMITS.broadcasts_open_max:
             raise ProtocolError(f"broadcast {number} is one too many: at most {LIMITS.broadcasts_open_max:,} are waited for")
         if len(event.body) > LIMITS.record_bytes_max:
@@ -231,8 +233,9 @@ class Broadcasts:
         self._answer_if_over(told)
         client.failures += 1
         if client.failures >= LIMITS.listener_failures_max:
-            why = f"this listener failed {client.failures} times in a row, the last time with {reason[:_REASON_CHARS_MAX]!r}"
-            self._drop(client, f"{why}. Mend it and listen anew")
+            why = f"this listener failed {client.failures} times in a row"
+            said = f"{why}, the last time with {reason[:_REASON_CHARS_MAX]!r}. Mend it and listen anew"
+            self._drop(client, said, why)  # the error is of the user's, and not for a log
 
     @staticmethod
     def _answered(client: Listener, number: int) -> Told | None:

@@ -29,6 +29,7 @@ from dq.log.layout import Layout
 from dq.log.locks import HeldLock
 from dq.model.event import Event, EventOwner, EventType
 from dq.model.names import check_client_id
+from dq.model.told import about, words_of
 from dq.transport.pipe import Pipe
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ class ConsumerBroker:
             try:
                 run.close()
             except DqError as error:
-                log.error("sink %s: %s", run.name, error)
+                log.error("sink %s: %s", run.name, words_of(error), extra=about(error, sink=run.name))
         self._laters.close()
         if self._lock is not None:
             self._lock.release()
@@ -297,7 +298,10 @@ class ConsumerBroker:
         for consumer in run.core.take_stale():
             client = self._desk.clients.get(consumer)
             if client is not None:
-                log.warning("%s (pid %d) of sink %s has been silent for long, and is cut off", client.id, client.pid, run.name)
+                log.warning(
+                    "%s (pid %d) of sink %s has been silent for long, and is cut off", client.id, client.pid, run.name,
+                    extra=about(sink=run.name, client=client.id, client_pid=client.pid),
+                )  # fmt: skip
                 self._desk.leave(client)
         for consumer in run.core.take_silenced():
             client = self._desk.clients.get(consumer)

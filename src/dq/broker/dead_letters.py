@@ -18,6 +18,7 @@ from dq.log.backend import StorageReader
 from dq.model.about import ERROR_CHARS_MAX
 from dq.model.dead_letter import DeadLetter
 from dq.model.event import Event, EventOwner, EventType
+from dq.model.told import about, words_of
 
 log = logging.getLogger("dq")
 _NOBODY = "_nobody"
@@ -85,8 +86,9 @@ class DeadLetters:
     def _record_of(self, intent: DeadLetter) -> bytes | None:
         """The line of its record without the newline; `null` if it is gone, None if it cannot be read now."""
         place = (intent.stream, intent.bucket, intent.offset)
+        extra = about(stream=intent.stream, bucket=intent.bucket, sink=self._core.name)
         if self._core.is_stray(intent):
-            log.error("the record of dead letter %s/%d/%d is gone: its stream lost it, or was made anew", *place)
+            log.error("the record of dead letter %s/%d/%d is gone: its stream lost it, or was made anew", *place, extra=extra)
             return b"null"
         reader = self._reader_of((intent.stream, intent.bucket))
         if reader is None:
@@ -94,10 +96,10 @@ class DeadLetters:
         try:
             found = reader.read(intent.offset, 1, self._limits.task_bytes)
         except (RecordsTrimmed, Damaged, NewerFormat) as error:
-            log.error("the record of dead letter %s/%d/%d is gone: %s", *place, error)
+            log.error("the record of dead letter %s/%d/%d is gone: %s", *place, words_of(error), extra=extra)
             return b"null"
         except (LogError, OSError) as error:
-            log.error("the record of dead letter %s/%d/%d cannot be read: %s", *place, error)
+            log.error("the record of dead letter %s/%d/%d cannot be read: %s", *place, words_of(error), extra=extra)
             return None
         return b"".join(found.parts)[:-1] if found.count else None
 

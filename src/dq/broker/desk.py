@@ -11,6 +11,7 @@ from dq.broker.life import Life
 from dq.config import LIMITS
 from dq.errors import BrokerError, DqError, ProtocolError
 from dq.model.event import Event, EventOwner, EventType, decode
+from dq.model.told import about, words_of
 from dq.transport.frames import Buffer
 from dq.transport.pipe import Broken, Ended, Pipe, PipeError
 
@@ -40,6 +41,11 @@ def nack(owner: EventOwner, error: DqError, **fields: object) -> Event:
     """The NACK that tells of an error; the client raises it by its name."""
     message = str(error)[:_MESSAGE_CHARS_MAX]
     return Event(EventType.NACK, owner, {**fields, "error": type(error).__name__, "message": message})
+
+
+def _tell_cut_off(client: Served, error: Exception) -> None:
+    extra = about(error, client=client.id, client_pid=client.pid)
+    log.warning("%s (pid %d) is cut off: %s", client.id, client.pid, words_of(error), extra=extra)
 
 
 class Desk(Generic[Client]):
@@ -105,7 +111,7 @@ class Desk(Generic[Client]):
 
     def _cut_off(self, client: Client, error: Exception) -> None:
         """The client broke the protocol or its pipe: it is told, if it still listens, and it alone pays."""
-        log.warning("%s (pid %d) is cut off: %s", client.id, client.pid, error)
+        _tell_cut_off(client, error)
         if isinstance(error, ProtocolError):
             self.answer(client, nack(self._owner, error))
             self._write(client)
@@ -171,7 +177,7 @@ class Desk(Generic[Client]):
         except Broken as broken:
             self._read(client)  # what it said before it left still counts, its goodbye above all
             if self.clients.get(client.id) is client:
-                log.warning("%s (pid %d) is cut off: %s", client.id, client.pid, broken)
+                _tell_cut_off(client, broken)
                 self.leave(client)
             return
         if client.pipe.waits_to_write:

@@ -17,6 +17,7 @@ from dq.log.layout import Layout
 from dq.log.locks import HeldLock, hold
 from dq.log.queue_file import is_queue
 from dq.log.sealed import SMALL_FILE_BYTES_MAX, blamed
+from dq.model.told import words_of
 
 log = logging.getLogger("dq")
 
@@ -54,7 +55,7 @@ class Directory:
         warning = check_file_system(self.root)
         self._lock = hold(Layout(self.root).manager_lock, 0.0, f"the data directory {self.root}", error=BrokerRunning)
         if warning is not None:
-            log.warning("%s", warning)
+            log.warning("%s", words_of(warning))
         with mapped(self.root, "open"):
             # Held open, so that no other directory gets its inode number while this one is served.
             self._fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

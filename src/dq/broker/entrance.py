@@ -11,6 +11,7 @@ from pathlib import Path
 
 from dq.config import LIMITS
 from dq.errors import BrokerError
+from dq.model.told import about, words_of
 from dq.transport.door import Door, peer_uid
 from dq.transport.poller import Poller
 
@@ -48,7 +49,7 @@ class Entrance:
             return False
         except OSError as error:
             # Out of descriptors: who is in stays in, and the next one waits at the door, which stays ready to be read.
-            log.error("no client can be let in for now: %s", error.strerror)
+            log.error("no client can be let in for now: %s", error.strerror, extra=about(error))
             self._poller.remove(door.sock)
             self.reopens_at = time.monotonic() + LIMITS.accept_pause_seconds
             return False
@@ -69,11 +70,11 @@ class Entrance:
         """Makes the door anew where its file was removed or replaced; who is in notices nothing."""
         if self._door is None or self._door.in_place:
             return
-        log.warning("the socket of %s was removed or replaced: it is made anew", self._root)
+        log.warning("the socket of %s was removed or replaced: it is made anew", words_of(str(self._root)))
         try:
             door = Door(self._root)
         except (BrokerError, OSError) as error:
-            log.error("%s", error)
+            log.error("%s", words_of(error), extra=about(error))
             return
         while self._accept_at(self._door):  # who still waits at the old one
             pass

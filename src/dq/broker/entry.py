@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import threading
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import orjson
 
+from dq import operator_logs
 from dq.broker.life import exit_code_of, open_missing_streams
 from dq.broker.manager import Manager
 from dq.errors import DqError
@@ -22,14 +22,16 @@ def main(options: str) -> None:
     manager is ready or has failed.
 
     Args:
-        options: JSON with `root`, `log_level`, `linger` (seconds, or null) and `lifeline` (whether to leave with the starter).
+        options: JSON with `root`, `log_level`, `log_format`, `linger` (seconds, or null) and `lifeline` (whether to leave with
+            the starter).
     """
     open_missing_streams()
     wish = orjson.loads(options)
-    logging.basicConfig(level=wish["log_level"], format="dq %(process)d %(levelname)s %(message)s")
+    operator_logs.begin("manager", operator_logs.of_broker(wish["log_level"], wish["log_format"]))
+    operator_logs.dump_stacks_at_signal()
     answer = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # nothing else may write into the starter's pipe
-    manager = Manager(Path(wish["root"]), wish["log_level"], wish["linger"])
+    manager = Manager(Path(wish["root"]), wish["log_level"], wish["linger"], wish["log_format"])
 
     def say(line: dict[str, object]) -> None:
         if not answer.closed:

@@ -10,6 +10,7 @@ from dq.errors import BackendFailed, StreamReadOnly
 from dq.log.backend import StorageWriter
 from dq.log.catalog import OpenStream
 from dq.model.settings import BY_CLASS
+from dq.model.told import about, words_of
 
 log = logging.getLogger("dq")
 _FLUSHED_IN_TURN = ("interval", BY_CLASS)
@@ -54,6 +55,6 @@ class IntervalSync:
     def _done(self, flush: Future[None]) -> None:
         error = flush.exception()
         if isinstance(error, (BackendFailed, StreamReadOnly)):  # of a class of the user's own, which is asked again
-            log.error("%s", error)
+            log.error("%s", words_of(error), extra=about(error))
         elif error is not None:
             self._life.poller.call(lambda: self._life.fail(error))

@@ -25,6 +25,7 @@ from dq.log.sink_log import SinkLog
 from dq.log.stream_file import StreamDescription, read_stream
 from dq.model.event import Event, EventOwner, EventType
 from dq.model.names import base_stream
+from dq.model.told import about, words_of, words_told
 
 log = logging.getLogger("dq")
 _LOOK_BYTES = 128 * KIB
@@ -45,6 +46,7 @@ class LaterRun:
         name: of its log, among those of the sinks; no sink can have it.
         unsynced: whether its log has notes that are not on disk yet.
         why: what keeps it from going on; "" where nothing does.
+        told: the same as a log may say it.
     """
 
     def __init__(self, life: Life, stream: str) -> None:
@@ -66,7 +68,8 @@ class LaterRun:
         self._resend_at: float | None = None
         self._look_at: float | None = None
         self.unsynced = False
-        self.why = ""
+        self.why = self.told = ""
+        self._about = about(stream=self.base)
 
     # --- what it is told ---------------------------------------------------------------------------------------------
 
@@ -105,7 +108,9 @@ class LaterRun:
         making = self.core.making
         lost = self.core.begin_epoch(found.epoch, end if end is not None and end < known else None)
         if lost:
-            log.warning("stream %s lost its end, and with it %d records that wait for their time", self.stream, lost)
+            log.warning(
+                "stream %s lost its end, and with it %d records that wait for their time", self.stream, lost, extra=self._about
+            )
         if self.core.making != making:
             self._order.anew()
 
@@ -125,15 +130,15 @@ class LaterRun:
         if event["publisher"] == self._publisher:
             self.core.stored(event["bucket"], event["sequence"])
             if self.why:
-                log.warning("records of %s go on, after: %s", self.stream, self.why)
+                log.warning("records of %s go on, after: %s", self.stream, self.told, extra=self._about)
                 self.why = ""
 
     def refused(self, event: Event) -> None:
         """A batch was not taken: its stream is missing, full, closed. It is tried again."""
         if event["publisher"] == self._publisher:
             if self.why != event["message"]:
-                self.why = event["message"]
-                log.warning("records of %s whose time has come wait: %s", self.stream, self.why)
+                self.why, self.told = event["message"], words_told(event["error"], event["message"])
+                log.warning("records of %s whose time has come wait: %s", self.stream, self.told, extra=self._about)
             self._resend_at = self._life.clock.monotonic() + _TRY_SECONDS
 
     # --- a turn ------------------------------------------------------------------------------------------------------
@@ -166,7 +171,7 @@ class LaterRun:
             if not self._is_full:
                 self._move_due(self._reader, now)
         except (LogError, OSError) as error:
-            self._stuck(str(error), now)
+            self._stuck(error, now)
         if self._resend_at is not None and self._resend_at <= now:
             self._order.again()
             self._resend_at = None
@@ -178,10 +183,10 @@ class LaterRun:
         self._resend_at = now + _TRY_SECONDS
         return self._writes(self._reader, moves)
 
-    def _stuck(self, why: str, now: float) -> None:
-        if self.why != why:
-            self.why = why
-            log.error("the delayed records of %s wait: %s", self.base, why)
+    def _stuck(self, why: Exception | str, now: float) -> None:
+        if self.why != str(why):
+            self.why, self.told = str(why), words_of(why)
+            log.error("the delayed records of %s wait: %s", self.base, self.told, extra=self._about)
         self._look_at = now + _TRY_SECONDS
 
     def _look(self, reader: StorageReader, now: float) -> None:
@@ -275,7 +280,7 @@ class LaterRun:
                 lines = self._lines(reader, move.offsets)
                 target = self._target or read_stream(self._life.files, self._life.root, self.base)
             except (LogError, OSError) as error:  # also of the stream that they are for: it waits until that is mended
-                self._stuck(str(error), self._life.clock.monotonic())
+                self._stuck(error, self._life.clock.monotonic())
                 for later in moves[place:]:
                     self._order.unsent(later.bucket, min(each.number for each in moves[place:] if each.bucket == later.bucket))
                 break
@@ -307,7 +312,9 @@ class LaterRun:
             try:
                 self._log.roll(self.core.snapshot())
             except DiskFull as error:
-                log.warning("the log of the delayed records of %s goes on as it is: %s", self.base, error)
+                log.warning(
+                    "the log of the delayed records of %s goes on as it is: %s", self.base, words_of(error), extra=self._about
+                )
 
     def sync(self) -> None:
         """Brings the notes to the disk; also called in a thread. Raises SyncFailed."""

@@ -14,6 +14,7 @@ from dq.log.backend import End
 from dq.log.layout import LATER_LOG, Layout
 from dq.model.event import Event
 from dq.model.names import LATER_SUFFIX, later_stream
+from dq.model.told import about, words_of
 
 log = logging.getLogger("dq")
 
@@ -58,7 +59,9 @@ class Laters:
             run = self._runs[stream] = LaterRun(self._life, stream)
         except (LogError, DiskFull) as error:
             if stream not in self.closed:
-                log.error("the delayed records in stream %s wait: %s", stream, error)
+                log.error(
+                    "the delayed records in stream %s wait: %s", stream, words_of(error), extra=about(error, stream=stream)
+                )
             self.closed[stream] = error
             return None
         self.closed.pop(stream, None)
@@ -78,8 +81,8 @@ class Laters:
         try:
             run.committed(end, uuid, epoch)
         except (DqError, OSError) as error:
-            log.error("the delayed records in stream %s wait: %s", stream, error)
-            run.why = str(error)
+            log.error("the delayed records in stream %s wait: %s", stream, words_of(error), extra=about(error, stream=stream))
+            run.why, run.told = str(error), words_of(error)
 
     def gone(self, stream: str, uuid: str, marks: Iterable[int], removed: Iterable[tuple[int, Range]]) -> None:
         """Records of a stream are gone."""
@@ -104,7 +107,9 @@ class Laters:
             self._life.files.rename(layout.later(base), gone)
             self._life.files.remove_tree(gone)
         except (OSError, LogError) as error:  # the next start does it
-            log.warning("what was known of the delayed records of %s stays for now: %s", base, error)
+            log.warning(
+                "what was known of the delayed records of %s stays for now: %s", base, words_of(error), extra=about(error)
+            )
 
     def again(self) -> None:
         """The publisher broker is another one."""
@@ -159,4 +164,4 @@ class Laters:
             try:
                 run.close()
             except DqError as error:
-                log.error("%s: %s", run.name, error)
+                log.error("%s: %s", run.name, words_of(error), extra=about(error))

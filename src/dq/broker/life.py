@@ -26,6 +26,7 @@ from enum import IntEnum, StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from dq import operator_logs
 from dq.broker.watchers import Watchers
 from dq.clock import Clock
 from dq.config import LIMITS
@@ -33,6 +34,7 @@ from dq.errors import BrokerRunning, Damaged, DiskFull, DqError, InUse, LogError
 from dq.log.files import Files
 from dq.log.locks import HeldLock, hold
 from dq.model.event import Event, EventOwner, EventType, decode
+from dq.model.told import about, words_of
 from dq.transport.door import take_over
 from dq.transport.poller import Poller
 
@@ -121,6 +123,8 @@ class Setup:
     log_level: int
     fresh: bool = True
     """False for a broker that is started in place of one that died."""
+    log_format: str = "auto"
+    log_process: str = "broker"
 
 
 class Life:
@@ -155,7 +159,7 @@ class Life:
     def fail(self, error: BaseException) -> None:
         """Asks for a stop with the exit code of `error`."""
         self.exit_code = exit_code_of(error)
-        log.error("%s stops: %s", self._service.owner if self._service else "a broker", error)
+        log.error("%s stops: %s", self._service.owner if self._service else "a broker", words_of(error), extra=about(error))
         self.ask_to_stop()
 
     def ask_to_stop(self) -> None:
@@ -192,7 +196,7 @@ class Life:
             service.stop()
         except (DqError, OSError) as error:
             # What was confirmed is on disk. The next start reads all of it, as after a kill.
-            log.error("%s could not finish: %s", service.owner, error)
+            log.error("%s could not finish: %s", service.owner, words_of(error), extra=about(error))
             self.exit_code = exit_code_of(error) if self.exit_code is ExitCode.DONE else self.exit_code
         self._step(State.STOPPED)
         self._outbox.cancel_join_thread()  # the manager may be gone, and nobody reads
@@ -250,7 +254,7 @@ class Life:
             self.poller.remove(self._handover)
             self._manager_gone()
         except ProtocolError as error:
-            log.error("the manager handed over what is no event: %s", error)
+            log.error("the manager handed over what is no event: %s", words_of(error), extra=about(error))
 
 
 def open_missing_streams() -> None:
@@ -270,7 +274,8 @@ def prepare(setup: Setup) -> None:
     """What every broker process does first: Ctrl-C is the manager's to decide, files are the owner's alone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.umask(0o077)
-    logging.basicConfig(level=setup.log_level, format="dq %(process)d %(levelname)s %(message)s")
+    operator_logs.begin(setup.log_process, operator_logs.of_broker(setup.log_level, setup.log_format))
+    operator_logs.dump_stacks_at_signal()
 
 
 def raise_descriptor_limit() -> None:

@@ -27,6 +27,7 @@ from dq.errors import LogError
 from dq.log import memory
 from dq.log.files import Files
 from dq.model.event import Event, EventOwner, EventType
+from dq.model.told import about, words_of, words_told
 from dq.transport.poller import Poller
 
 log = logging.getLogger("dq")
@@ -38,17 +39,19 @@ class Manager:
 
     Args:
         root: the data directory; made if it is not there.
-        log_level: of this process and of the brokers.
+        log_level: of the brokers' processes, as `log_format`.
         linger: leave so many seconds after the last client; None: stay.
     """
 
-    def __init__(self, root: Path, log_level: int = logging.WARNING, linger: float | None = None) -> None:
+    def __init__(
+        self, root: Path, log_level: int = logging.WARNING, linger: float | None = None, log_format: str = "auto"
+    ) -> None:
         self.root = root
         self._linger = linger
         self._files = Files()
         self._poller = Poller()
         self._watchers = watchers = Watchers(self._poller)
-        setup = Setup(os.fspath(root), log_level)
+        setup = Setup(os.fspath(root), log_level, log_format=log_format)
         self.publisher_broker = Supervised(
             EventOwner.PUBLISHER_BROKER, publisher_broker.main, setup, self._poller, self._on_event, self._on_death, watchers
         )
@@ -180,7 +183,12 @@ class Manager:
         try:
             broker.start()
         except OSError as error:  # out of descriptors or of processes: as if it had died at its start
-            log.error("%s cannot be started: %s; it is tried again", broker.owner, error.strerror)
+            log.error(
+                "%s cannot be started: %s; it is tried again",
+                broker.owner,
+                error.strerror,
+                extra=about(error, broker=broker.owner),
+            )
             broker.schedule_restart(now)
             return
         self._join_brokers()
@@ -191,7 +199,11 @@ class Manager:
         if lost is None:
             self._entrance.mend()
             return
-        log.error("the data directory %s: %s. Nothing more can be stored in it, so its broker stops at once", self.root, lost)
+        log.error(
+            "the data directory %s: %s. Nothing more can be stored in it, so its broker stops at once",
+            words_of(str(self.root)),
+            lost,
+        )
         self.exit_code = ExitCode.IO
         for broker in self._brokers:
             broker.kill()  # it must not confirm what goes into files that nobody finds again
@@ -206,8 +218,10 @@ class Manager:
                 self.exit_code = ExitCode(broker.exit_code or 0)
             self.ask_to_stop()
             return
-        why = broker.last_error["message"] if broker.last_error is not None else ""
-        log.warning("%s ended: %s %s; it is started again", broker.owner, broker.exit_reason(), why)
+        last = broker.last_error
+        why = "" if last is None else words_told(last["error"], last["message"])
+        extra = about(None if last is None else last["error"], broker=broker.owner)
+        log.warning("%s ended: %s %s; it is started again", broker.owner, broker.exit_reason(), why, extra=extra)
         self._registry.forget_all(broker.owner)
         broker.schedule_restart(time.monotonic())
 

@@ -13,6 +13,7 @@ from dq.broker.sinks import Sinks
 from dq.log.layout import LATER_LOG
 from dq.model.dead_letter import lane_of
 from dq.model.event import Event, EventType
+from dq.model.told import about, words_told
 
 log = logging.getLogger("dq")
 _RETRY_SECONDS = 1.0
@@ -48,7 +49,7 @@ class Post:
                 run.core.dead_letter_stored(lane_of(str(event["stream"])), event["sequence"])
                 self._touch(run)
         else:
-            log.warning("a dead letter waits: %s", event["message"])
+            log.warning("a dead letter waits: %s", words_told(event["error"], event["message"]), extra=about(event["error"]))
             self._resend_at = self._life.clock.monotonic() + _RETRY_SECONDS
 
     def turn(self, now: float) -> None:

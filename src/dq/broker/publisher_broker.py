@@ -37,6 +37,7 @@ from dq.model.about import check_about, is_counted
 from dq.model.event import Event, EventOwner, EventType
 from dq.model.names import LATER_SUFFIX, base_stream, check_client_id, check_name, check_new_stream
 from dq.model.settings import StreamSettings
+from dq.model.told import about, words_of
 
 if TYPE_CHECKING:
     from multiprocessing.queues import Queue
@@ -83,7 +84,7 @@ class PublisherBroker:
         for opened in self._catalog.streams.values():
             self._trimming.opened(opened)
         for stream, error in self._catalog.errors.items():
-            log.error("stream %s is closed: %s", stream, error)
+            log.error("stream %s is closed: %s", stream, words_of(error), extra=about(error, stream=stream))
         return {"streams": len(self._catalog.streams), "closed": {k: str(v) for k, v in self._catalog.errors.items()}}
 
     def wait_seconds(self) -> float | None:
@@ -100,7 +101,7 @@ class PublisherBroker:
         try:
             self._catalog.close(clean=self._life.exit_code is ExitCode.DONE)
         except LogError as error:
-            log.error("no clean end: %s; the next start checks all", error)
+            log.error("no clean end: %s; the next start checks all", words_of(error), extra=about(error))
         if self._lock is not None:
             self._lock.release()
 
@@ -155,7 +156,8 @@ class PublisherBroker:
         if base is not None and name.endswith(LATER_SUFFIX):
             settings = base.settings.of_later()
         stream = self._catalog.create(name, settings)
-        log.info("stream %s is made with %d bucket(s), durability %s", name, settings.bucket_count, settings.durability)
+        said = f"{settings.bucket_count} bucket(s), durability {settings.durability}"
+        log.info("stream %s is made with %s", name, said, extra=about(stream=name))
         self._opened(stream)
         return stream
 
@@ -201,7 +203,8 @@ class PublisherBroker:
         desk.answer(client, Event(EventType.ACK, _OWNER, {"opened": describe(stream, removed=False)}))
 
     def _left(self, client: Holder) -> None:
-        log.info("publisher %s (pid %d) of stream %s left", client.id, client.pid, client.stream.name)
+        extra = about(stream=client.stream.name, client=client.id, client_pid=client.pid)
+        log.info("publisher %s (pid %d) of stream %s left", client.id, client.pid, client.stream.name, extra=extra)
 
     def _on_write(self, client: Holder, event: Event) -> None:
         if event.owner is EventOwner.PUBLISHER and event.type is EventType.CLOSE:
@@ -290,11 +293,11 @@ class PublisherBroker:
                 self._send_hints()
 
     def _destroy_old(self, name: str) -> None:
-        log.info("stream %s has lived for its ttl", name)
+        log.info("stream %s has lived for its ttl", name, extra=about(stream=name))
         try:
             self._changes.destroy(name)
         except LogError as error:
-            log.error("stream %s cannot be destroyed now: %s", name, error)
+            log.error("stream %s cannot be destroyed now: %s", name, words_of(error), extra=about(error, stream=name))
             self._end_on_failed_flush(error)
 
     def _commit_staged(self) -> None:
@@ -325,7 +328,7 @@ class PublisherBroker:
             self._end_on_failed_flush(result)
             result = SyncFailed(f"{result}; whether these records are stored is not known until they are sent again")
         elif isinstance(result, DiskFull):
-            log.warning("%s", result)
+            log.warning("%s", words_of(result), extra=about(result, stream=shard[0]))
         end = self._catalog.streams[shard[0]].writers[shard[1]].end.offset
         for staged in batches:
             # It came again and stood there before this commit; or it was stored before the one that a user's class refused.

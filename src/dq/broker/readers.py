@@ -20,6 +20,7 @@ from dq.errors import BackendFailed, DqError, ProtocolError, SyncFailed, Unknown
 from dq.log.catalog import OpenStream
 from dq.model.event import Event, EventOwner, EventType
 from dq.model.names import check_client_id
+from dq.model.told import about
 from dq.transport.pipe import Pipe
 
 log = logging.getLogger("dq")
@@ -116,7 +117,7 @@ class Readers:
     def _left(self, client: ReaderClient) -> None:
         self._take_off(client)
         self._due.pop(client, None)
-        log.info("reader %s (pid %d) left", client.id, client.pid)
+        log.info("reader %s (pid %d) left", client.id, client.pid, extra=about(client=client.id, client_pid=client.pid))
 
     # --- what readers say --------------------------------------------------------------------------------------------
 

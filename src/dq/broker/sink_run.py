@@ -24,6 +24,7 @@ from dq.log.layout import REPAIR, Layout
 from dq.log.sink_file import SinkFile
 from dq.log.sink_log import SinkLog
 from dq.model.event import Event, EventOwner, EventType
+from dq.model.told import about, words_of
 from dq.transport.frames import Buffer
 
 log = logging.getLogger("dq")
@@ -82,7 +83,7 @@ class SinkRun:
             try:
                 push = self._lease(offer, now)
             except InvalidSetting as error:  # its pattern takes too long; whether the record matches is not known
-                log.error("sink %s cannot go on: %s", self.name, error)
+                log.error("sink %s cannot go on: %s", self.name, words_of(error), extra=about(error, sink=self.name))
                 self.unserved = error
                 continue
             if push is not None:
@@ -214,7 +215,9 @@ class SinkRun:
             try:
                 self._log.roll(self.core.snapshot())
             except DiskFull as error:
-                log.warning("the log of sink %s goes on as it is: %s", self.name, error)
+                log.warning(
+                    "the log of sink %s goes on as it is: %s", self.name, words_of(error), extra=about(error, sink=self.name)
+                )
 
     def sync(self) -> None:
         """Brings the notes to the disk; called in a thread.

@@ -18,6 +18,7 @@ from dq.log.sink_file import SinkFile, write_sink
 from dq.log.stream_file import StreamDescription
 from dq.model.settings import StreamSettings
 from dq.model.start import Start, parse_start
+from dq.model.told import about, words_of
 
 log = logging.getLogger("dq")
 Shard = tuple[str, int]
@@ -117,6 +118,7 @@ class SinkShards:
             log.warning(
                 "stream %s/%d lost its end, as %s: %d records that sink %s had been given are gone",
                 *shard, f"durability {settings.durability!r} allows" if lossy else "a repair has accepted", gone, self._name,
+                extra=about(sink=self._name, stream=shard[0], bucket=shard[1]),
             )  # fmt: skip
 
     def check_readable(self) -> None:
@@ -134,12 +136,13 @@ class SinkShards:
                 pass
             except (LogError, OSError) as error:
                 self._unread[shard] = first
-                self._close(shard, str(error))
+                self._close(shard, str(error), words_of(error))
 
-    def _close(self, shard: Shard, why: str) -> None:
+    def _close(self, shard: Shard, why: str, logged: str = "") -> None:
         self.damaged[shard] = why
         self._core.close_shard(shard)
-        log.error("sink %s cannot go on with %s/%d: %s", self._name, *shard, why)
+        extra = about(sink=self._name, stream=shard[0], bucket=shard[1])
+        log.error("sink %s cannot go on with %s/%d: %s", self._name, *shard, logged or words_of(why), extra=extra)
 
     def committed(self, shard: Shard, end: End) -> None:
         """A bucket is committed up to `end`."""
@@ -149,7 +152,7 @@ class SinkShards:
             try:
                 self._readers[shard] = self._open_reader(self._settings_of.get(shard[0], StreamSettings()), shard)
             except (LogError, InvalidSetting) as error:  # a class of the user's own, which may not be there any more
-                self._close(shard, str(error))
+                self._close(shard, str(error), words_of(error))
                 return
         self._readers[shard].advance(end)
         if shard in self._untold:
@@ -261,14 +264,15 @@ class SinkShards:
             self._missed(shard, min(error.first, self._readers[shard].stats().end_offset))
         except (LogError, OSError) as error:
             self._unread[shard] = first
-            self._close(shard, str(error))
+            self._close(shard, str(error), words_of(error))
         return None
 
     def _missed(self, shard: Shard, first: int) -> None:
         """The log of a shard begins at `first` now."""
         missed = self._core.trimmed(shard, first)
         if missed:
-            log.warning("sink %s missed %d records of %s/%d that were trimmed", self._name, missed, *shard)
+            extra = about(sink=self._name, stream=shard[0], bucket=shard[1])
+            log.warning("sink %s missed %d records of %s/%d that were trimmed", self._name, missed, *shard, extra=extra)
 
     def reader_of(self, shard: Shard) -> StorageReader | None:
         """What reads a shard; None while nobody has said how far it is committed."""

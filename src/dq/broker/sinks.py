@@ -21,6 +21,7 @@ from dq.log.stream_file import read_stream
 from dq.model.names import near_names
 from dq.model.settings import SinkSettings
 from dq.model.start import parse_start
+from dq.model.told import about, words_of
 
 log = logging.getLogger("dq")
 
@@ -52,7 +53,7 @@ class Sinks:
                     self._open(name)
             except (LogError, DiskFull) as error:
                 self.closed[name] = error
-                log.error("sink %s is closed: %s", name, error)
+                log.error("sink %s is closed: %s", name, words_of(error), extra=about(error, sink=name))
         for stream in self._over:
             self._reopen(stream)
 
@@ -222,7 +223,12 @@ class Sinks:
                 run.shards.forget(stream)
             return
         except DqError as error:
-            log.error("the sinks over stream %s wait: it cannot be read: %s", stream, error)
+            log.error(
+                "the sinks over stream %s wait: it cannot be read: %s",
+                stream,
+                words_of(error),
+                extra=about(error, stream=stream),
+            )
             return
         if self._makings.get(stream, (found.uuid, 0))[0] != found.uuid:
             self._forget(stream)  # ends of another one of its name

@@ -20,6 +20,7 @@ from dq.model.event import Event, EventOwner
 from dq.model.names import later_stream
 from dq.model.shown import shown
 from dq.model.start import parse_start
+from dq.model.told import about
 from dq.transport.pipe import Pipe
 
 log = logging.getLogger("dq")
@@ -161,7 +162,7 @@ class StreamChanges:
         self._trimming.forget(name)
         if stream is None:
             return
-        log.info("stream %s is destroyed", name)
+        log.info("stream %s is destroyed", name, extra=about(stream=name))
         self._notices.destroyed(stream)
         self._desk.flush()  # what was stored is answered first
         for client in self._holders(stream):

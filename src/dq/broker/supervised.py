@@ -22,6 +22,7 @@ from dq.broker.life import ExitCode, Setup
 from dq.broker.watchers import Watchers
 from dq.config import LIMITS
 from dq.model.event import Event, EventOwner, EventType, decode
+from dq.model.told import about
 from dq.transport.door import hand_over, handover_pair
 from dq.transport.poller import Poller
 
@@ -96,7 +97,7 @@ class Supervised:
         self._handover, theirs = handover_pair()
         self._handover.setblocking(False)
         name = self.owner.lower().replace("_", "-")
-        setup = replace(self._setup, fresh=not self.restarts)
+        setup = replace(self._setup, fresh=not self.restarts, log_process=name.replace("-", " "))
         arguments = (setup, self._inbox, self._outbox, theirs)
         process = self._context.Process(target=self._main, args=arguments, name=f"dq-{name}", daemon=True)
         try:
@@ -223,7 +224,7 @@ class Supervised:
             process.join(max(seconds, 0.0))
         well = process.exitcode is not None
         if not well:
-            log.error("%s did not stop within %.1f s and is killed", self.owner, seconds)
+            log.error("%s did not stop within %.1f s and is killed", self.owner, seconds, extra=about(broker=self.owner))
             process.kill()
             process.join()
         self._inbox.cancel_join_thread()

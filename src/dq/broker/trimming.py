@@ -21,6 +21,7 @@ from dq.log.backend import End, StorageReader, StorageWriter
 from dq.log.catalog import Catalog, OpenStream
 from dq.log.retention import SegmentStats, trim_offset
 from dq.model.settings import MEMORY
+from dq.model.told import about, words_of
 
 log = logging.getLogger("dq")
 _AT = re.compile(rb'\{"at":([0-9]{1,12}(?:\.[0-9]{1,9})?),')
@@ -260,7 +261,10 @@ class Trimming:
             first = stream.firsts()[bucket]
             made = _made(reader, first) if first < end.offset else math.inf
         except DqError as error:  # whoever reads it is told of it; here it only stays
-            log.warning("how old the records of stream %s/%d are cannot be seen: %s", stream.name, bucket, error)
+            extra = about(error, stream=stream.name, bucket=bucket)
+            log.warning(
+                "how old the records of %s/%d are cannot be seen: %s", stream.name, bucket, words_of(error), extra=extra
+            )
             limited.due[bucket] = wall + self._limits.trim_seconds
             return
         limited.due[bucket] = made if made == math.inf else max(min(made, wall) + age, wall + self._limits.look_seconds / 2)
@@ -278,7 +282,7 @@ class Trimming:
             if gone and stream.gone.ranges:
                 self._prune(stream)
         except LogError as error:
-            log.error("stream %s cannot be trimmed now: %s", name, error)
+            log.error("stream %s cannot be trimmed now: %s", name, words_of(error), extra=about(error, stream=name))
             if isinstance(error, SyncFailed):
                 self._life.fail(error)
 
@@ -325,7 +329,15 @@ class Trimming:
             return False
         after = writer.stats()
         freed = before.bytes - after.bytes
-        log.info("stream %s/%d begins at offset %d now: %d bytes came back", stream.name, bucket, after.first_offset, freed)
+        extra = about(stream=stream.name, bucket=bucket)
+        log.info(
+            "stream %s/%d begins at offset %d now: %d bytes came back",
+            stream.name,
+            bucket,
+            after.first_offset,
+            freed,
+            extra=extra,
+        )
         return True
 
     def _without_keys(self, stream: OpenStream, writer: StorageWriter, offset: int) -> int:
@@ -346,4 +358,4 @@ class Trimming:
             try:
                 self._catalog.keep_gone(stream, pruned)
             except DiskFull as error:
-                log.info("%s", error)
+                log.info("%s", words_of(error), extra=about(error, stream=stream.name))

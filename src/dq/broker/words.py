@@ -11,7 +11,7 @@ from dq.core.notes import clip
 from dq.errors import ProtocolError
 from dq.model.event import Event
 from dq.model.outcome import Outcome
-from dq.model.shown import shown
+from dq.model.shown import outlined
 
 
 def acked(run: SinkRun, consumer: str, event: Event, now: float) -> None:
@@ -40,7 +40,7 @@ def given_back(run: SinkRun, consumer: str, event: Event, now: float) -> None:
             for offset in range(first, end):
                 core.dead_letter(consumer, lease, offset, reason, error, now)
         else:
-            raise ProtocolError(f"NACK has no outcome {shown(outcome)}")
+            raise ProtocolError(f"NACK has no outcome {outlined(outcome)}")
 
 
 def extended(run: SinkRun, consumer: str, event: Event, now: float) -> None:
@@ -50,7 +50,7 @@ def extended(run: SinkRun, consumer: str, event: Event, now: float) -> None:
         core.renew(consumer, [_whole(lease) for lease in _few(fields["leases"])], now)
     for pair in _few(fields.get("abandoned", ())):
         if not isinstance(pair, list) or len(pair) != 2:
-            raise ProtocolError(f"EXTEND: {shown(pair)} is no [lease, offset]")
+            raise ProtocolError(f"EXTEND: {outlined(pair)} is no [lease, offset]")
         core.abandon(consumer, _whole(pair[0]), _whole(pair[1]), now)
     if "seconds" in fields:
         lease, offset = fields.get("lease", 0), fields.get("offset", 0)
@@ -60,7 +60,7 @@ def extended(run: SinkRun, consumer: str, event: Event, now: float) -> None:
 
 def _whole(value: object) -> int:
     if type(value) is not int or value < 0:
-        raise ProtocolError(f"{shown(value)} is no lease and no offset")
+        raise ProtocolError(f"{outlined(value)} is no lease and no offset")
     return value
 
 
@@ -75,7 +75,7 @@ def _triples(ranges: Sequence[Any]) -> Sequence[tuple[int, int, int]]:
     """Checks what a consumer says of its leases: [lease, first, end) each."""
     for part in _few(ranges):
         if not isinstance(part, list) or len(part) != 3:
-            raise ProtocolError(f"{shown(part)} is no [lease, first, end]")
+            raise ProtocolError(f"{outlined(part)} is no [lease, first, end]")
         lease, first, end = map(_whole, part)
         if not first < end or end - first > LIMITS.prefetch_records_max or lease < 0:
             raise ProtocolError(f"[{lease}, {first}, {end}] is an empty or too long range")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -11,13 +12,16 @@ from typing import Any
 
 import click
 
+from dq import operator_logs
 from dq.cli.exits import Exit
+from dq.cli.log_options import log_options
 from dq.cli.options import Span, as_json, data, examples, start_broker
 from dq.cli.output import remark
 from dq.cli.records import FORMAT_HELP, Printer, payload_text, printer
 from dq.client.broker import connect
 from dq.client.consumer import Consumer
 from dq.client.task import Task
+from dq.operator_logs import LogWish
 
 _ERROR_CHARS = 400
 
@@ -44,6 +48,7 @@ _ERROR_CHARS = 400
 @click.option("--from", "start", metavar="WHERE", help="Where a new sink begins: oldest (default), newest, an id or a date.")
 @click.option("--format", "form", metavar="FORMAT", help=FORMAT_HELP)
 @start_broker
+@log_options(logging.WARNING)
 @as_json
 def command(
     streams: tuple[str, ...],
@@ -57,6 +62,7 @@ def command(
     form: str | None,
     start_broker: bool,
     as_json: bool,
+    logs: LogWish,
 ) -> int:
     """Consumes SINK over these streams, or those that it has: prints a line for each task, and acks it once that is written.
 
@@ -65,7 +71,8 @@ def command(
     if program is not None and no_ack:
         raise click.UsageError("--exec acks by its exit code: it has no --no-ack")
     show = printer(form, json=as_json, plain=payload_text)
-    with connect(root, start=start_broker) as broker:
+    operator_logs.begin("consumer", logs)
+    with connect(root, start=start_broker, log_level=logs.level, log_format=logs.form) as broker:
         consumer = Consumer(broker, *streams, sink=sink, idle_timeout=timeout, start=start, create=bool(streams))
         signal.signal(signal.SIGTERM, lambda _number, _frame: consumer.stop())
         with consumer:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
 import click
 
+from dq.cli.log_options import log_options
 from dq.cli.options import examples
 from dq.demo.run import Options, run_demo
 from dq.demo.source import default_data
 from dq.demo.step import run_step
+from dq.operator_logs import LogWish
 
 _COUNT = click.IntRange(1, 64)
 
@@ -33,6 +36,7 @@ _COUNT = click.IntRange(1, 64)
 )
 @click.option("--no-kill", is_flag=True, help="Kill nobody.")
 @click.option("--step", is_flag=True, help="A walk for who wants to learn: act by act, with each envelope that it causes.")
+@log_options(logging.ERROR)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end, and nothing else.")
 @click.option(
     "--data",
@@ -41,7 +45,9 @@ _COUNT = click.IntRange(1, 64)
     metavar="DIR",
     help="Where the log goes; emptied at the next run.",
 )
-def command(publishers: int, consumers: int, source: str | None, no_kill: bool, step: bool, as_json: bool, data: str) -> int:
+def command(
+    publishers: int, consumers: int, source: str | None, no_kill: bool, step: bool, as_json: bool, data: str, logs: LogWish
+) -> int:
     """Shows the whole loop on real input: publisher processes, consumer processes, two of them killed.
 
     It exits with 0 only if the totals agree and nothing is lost; with 1 if not, 2 for wrong arguments, 75 if the directory is
@@ -50,11 +56,19 @@ def command(publishers: int, consumers: int, source: str | None, no_kill: bool, 
     if step:
         if as_json:
             raise click.UsageError("--step is for people: it has no --json")
-        return run_step()
+        return run_step(logs)
     if source is not None and source != "-" and not os.path.exists(source):
         raise click.UsageError(f"--input: there is no file or directory {source!r}")
     if not data:
         raise click.UsageError("--data: an empty path names no directory")
     return run_demo(
-        Options(publishers=publishers, consumers=consumers, source=source, kill=not no_kill, as_json=as_json, data=Path(data))
+        Options(
+            publishers=publishers,
+            consumers=consumers,
+            source=source,
+            kill=not no_kill,
+            as_json=as_json,
+            data=Path(data),
+            logs=logs,
+        )
     )

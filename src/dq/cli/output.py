@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 import orjson
 
-# Control characters of ASCII and of Latin-1, and the marks that turn the direction of text or hide it.
-_STEERING: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
+from dq.model.shown import one_line, safe
 
-
-def safe(text: object) -> str:
-    """Text of a record or a name as it may go to a terminal: what could steer it is written as an escape."""
-    return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", str(text))  # as JSON escapes it too
-
-
-def one_line(text: object) -> str:
-    """As `safe`, on one line."""
-    return safe(text).replace("\n", "\\n").replace("\t", "\\t")
+__all__ = ["json_line", "line", "number", "one_line", "pairs", "remark", "safe", "seconds", "size", "styled", "table"]
 
 
 def styled() -> bool:

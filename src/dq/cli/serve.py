@@ -9,24 +9,30 @@ from pathlib import Path
 
 import click
 
+from dq import operator_logs
 from dq.broker.life import open_missing_streams
 from dq.broker.manager import Manager
 from dq.cli.exits import Exit
+from dq.cli.log_options import failing_in_log, log_options, say_or_log
 from dq.cli.options import directory, examples
+from dq.operator_logs import LogWish
 
 
 @click.command(epilog=examples("dq serve", "dq serve /var/lib/mails"))
 @directory
-def command(root: Path) -> int:
+@log_options(logging.INFO)
+def command(root: Path, logs: LogWish) -> int:
     """Runs the broker of a data directory in the foreground, until Ctrl-C or SIGTERM."""
     open_missing_streams()
-    logging.basicConfig(level=logging.INFO, format="dq %(process)d %(levelname)s %(message)s")
-    manager = Manager(root, logging.INFO)
+    operator_logs.begin("manager", logs)
+    operator_logs.dump_stacks_at_signal()
+    manager = Manager(root, logs.level, log_format=logs.form)
     manager.on_ready = lambda: _say_ready(manager)
-    manager.start()
-    code = manager.run()
+    with failing_in_log():
+        manager.start()
+        code = manager.run()
     if manager.failure is not None:
-        print(f"dq: {manager.failure['message']}", file=sys.stderr)
+        say_or_log(manager.failure["message"])
         return int(code) or Exit.FAILED
     return int(code)
 

@@ -14,15 +14,19 @@ from types import FrameType
 
 import click
 
+from dq import operator_logs
 from dq.app.application import App
 from dq.app.importing import said_of
 from dq.cli.exits import Exit
+from dq.cli.log_options import again, failing_in_log, log_options
 from dq.cli.options import DataDirectory, examples, start_broker
 from dq.cli.work_crew import Crew
 from dq.cli.work_target import load
 from dq.client.broker import Broker, connect
 from dq.client.place import root_of
 from dq.errors import BrokerNotRunning, DqError
+from dq.model.told import about
+from dq.operator_logs import LogWish
 
 log = logging.getLogger("dq")
 _LOOK_SECONDS = 0.2
@@ -36,9 +40,17 @@ _PROCESSES_MAX = 256
 @click.option("--sink", metavar="NAME", help="In place of the app's sink.")
 @click.option("-d", "--data", "root", type=DataDirectory(), help="In place of the app's data directory.")
 @start_broker
+@log_options(logging.INFO)
 @click.option("--member", type=int, hidden=True)
 def command(
-    target: str, processes: int | None, burst: bool, sink: str | None, root: Path | None, start_broker: bool, member: int | None
+    target: str,
+    processes: int | None,
+    burst: bool,
+    sink: str | None,
+    root: Path | None,
+    start_broker: bool,
+    member: int | None,
+    logs: LogWish,
 ) -> int:
     """Runs the handlers of the App named APP in the module MODULE, which is looked for here first.
 
@@ -47,17 +59,14 @@ def command(
     if processes is not None and member is None:
         given = [("--sink", sink), ("--data", root)]
         options = [text for name, value in given if value is not None for text in (name, str(value))]
-        options += ["--burst"] * burst + ["--start"] * start_broker
-        _log_to_stderr()
+        options += ["--burst"] * burst + ["--start"] * start_broker + again(logs)
+        operator_logs.begin("supervisor", logs)
         return Crew(target, processes, options).run()
     app = load(target)
-    _log_to_stderr()
-    with _moved(app, root, sink, start=start_broker):
+    operator_logs.begin("app", logs)  # not before: an app that sets up logging itself keeps what it has
+    operator_logs.dump_stacks_at_signal()
+    with failing_in_log(), _moved(app, root, sink, start=start_broker):
         return _Work(app, member).run(burst=burst)
-
-
-def _log_to_stderr() -> None:
-    logging.basicConfig(level=logging.INFO, format="dq %(process)d %(levelname)s %(message)s")
 
 
 @contextlib.contextmanager
@@ -99,6 +108,7 @@ class _Work:
             self._app.sink,
             handlers or "its recurring work",
             "until done" if burst else "Ctrl-C stops it",
+            extra=about(sink=self._app.sink),
         )
         thread.start()
         while thread.is_alive():

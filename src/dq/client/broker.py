@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import re
 import threading
@@ -338,13 +337,19 @@ class Broker:
         return f"<{type(self).__name__} of {self.root}>"
 
 
-def connect(path: str | os.PathLike[str] | None = None, *, start: bool = False, log_level: int = logging.WARNING) -> Broker:
+def connect(
+    path: str | os.PathLike[str] | None = None,
+    *,
+    start: bool = False,
+    log_level: int | None = None,
+    log_format: str | None = None,
+) -> Broker:
     """Attaches to the broker that serves a data directory.
 
     Args:
         path: the data directory; None: $DQ_DIR, else found upwards from here, else `queue_data` here.
         start: start a broker if none runs; it leaves 10 s after its last client.
-        log_level: of a broker that is started.
+        log_level, log_format: of a broker that is started, as of `BrokerManager`.
 
     Raises:
         BrokerNotRunning: none runs, and none was to be started.
@@ -359,7 +364,7 @@ def connect(path: str | os.PathLike[str] | None = None, *, start: bool = False, 
     while True:
         # Another process may start one at the same moment, or an old one may be leaving: it has the lock and no open door.
         with contextlib.suppress(BrokerRunning):
-            start_detached(root, log_level)
+            start_detached(root, log_level, log_format=log_format)
         try:
             return Broker(root)
         except (BrokerNotRunning, BrokerLost):

@@ -23,6 +23,7 @@ from dq.errors import BrokerLost, DqError, Forked, InvalidSetting
 from dq.model.event import Event, EventOwner, EventType
 from dq.model.names import check_name
 from dq.model.outcome import Outcome
+from dq.model.told import about, words_of
 
 log = logging.getLogger("dq")
 _LOOK_SECONDS = 0.25
@@ -216,6 +217,7 @@ class Consumer:
                 "Use `with task:`, or call ack(), retry(), release() or extend() first",
                 task.id,
                 self._hand.grace,
+                extra=about(task=task.id, sink=self.sink),
             )
 
     # --- what tasks call ---------------------------------------------------------------------------------------------
@@ -275,7 +277,7 @@ class Consumer:
         try:
             self.flush(LIMITS.stop_seconds if self._link.whole else _LAST_LOOK_SECONDS)
         except DqError as error:
-            log.warning("consumer %s leaves: %s", self.consumer_id, error)
+            log.warning("consumer %s leaves: %s", self.consumer_id, words_of(error), extra=about(error, sink=self.sink))
         self._link.close(Event(EventType.CLOSE, EventOwner.CONSUMER))
 
     def after_fork(self, refusal: Forked) -> None:

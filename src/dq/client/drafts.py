@@ -14,6 +14,7 @@ from typing import Any, cast
 
 from dq.errors import DqError
 from dq.model.receipt import Receipt, StoredRange
+from dq.model.told import about, frames_of, place_of
 
 log = logging.getLogger("dq")
 _PENDING, _FINISHED = "PENDING", "FINISHED"
@@ -176,8 +177,9 @@ class DraftFuture(Future[Receipt]):
         """Runs a callback; its error is logged, as concurrent.futures does it."""
         try:
             callback(self)
-        except Exception:
-            log.exception("the callback of a receipt failed")
+        except Exception as error:
+            log.error("the callback of a receipt failed: %s", place_of(error), extra=about(error))
+            log.debug("the callback's error", extra=about(error, frames=frames_of(error)))
 
     # --- what users call -------------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from dq.client.quitting import quit_if_asked, request_here
 from dq.config import LIMITS
 from dq.errors import BrokerError, BrokerLost, Closed, DqError, Forked, ProtocolError, by_name
 from dq.model.event import Event, EventType, decode
+from dq.model.told import about, words_of
 from dq.transport.frames import Buffer
 from dq.transport.peer import Peer
 
@@ -229,7 +230,7 @@ class Link:
             self._lost()
             return False
         except ProtocolError as error:
-            log.error("the broker sent what is no event: %s", error)
+            log.error("the broker sent what is no event: %s", words_of(error), extra=about(error))
             self._lost()
             return False
         return True

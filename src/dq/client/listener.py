@@ -26,6 +26,7 @@ from dq.model.names import check_name
 from dq.model.record import payload_of
 from dq.model.settings import check_pattern
 from dq.model.signal import Signal
+from dq.model.told import about, frames_of, place_of, words_of
 
 log = logging.getLogger("dq")
 
@@ -192,11 +193,14 @@ class Listener:
                 try:
                     function(signal)
                 except Exception as error:
-                    log.exception("a listener of %s failed", signal.channel)
+                    log.error(
+                        "a listener of %s failed: %s", signal.channel, place_of(error), extra=about(error, listener=self.id)
+                    )
+                    log.debug("the listener's error", extra=about(error, listener=self.id, frames=frames_of(error)))
                     self._settle(_said(error))
         except DqError as error:
             if not self._stopped:
-                log.error("listener %s ends: %s", self.id, error)
+                log.error("listener %s ends: %s", self.id, words_of(error), extra=about(error, listener=self.id))
 
     # --- the session of the link -------------------------------------------------------------------------------------
 

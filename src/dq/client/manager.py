@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import subprocess
 
@@ -26,16 +25,19 @@ class BrokerManager(Broker):
 
     Args:
         path: the data directory, made if it is not there; None: as `dq.connect`.
-        log_level: of the broker's processes, on standard error; default WARNING.
+        log_level: of the broker's processes, on standard error; default None: as $DQ_LOG_LEVEL says, else WARNING.
+        log_format: "text", "json", or "auto": colours on a terminal; default None: as $DQ_LOG_FORMAT says, else "auto".
 
     Raises:
         BrokerRunning: another one serves the directory; the message names its pid.
         Damaged, NewerFormat, InUse: as their names say.
     """
 
-    def __init__(self, path: str | os.PathLike[str] | None = None, *, log_level: int = logging.WARNING) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str] | None = None, *, log_level: int | None = None, log_format: str | None = None
+    ) -> None:
         root = root_of(path)
-        self._process: subprocess.Popen[bytes] | None = start_attached(root, log_level)
+        self._process: subprocess.Popen[bytes] | None = start_attached(root, log_level, log_format)
         try:
             super().__init__(root)
         except BaseException:

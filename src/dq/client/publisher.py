@@ -31,6 +31,7 @@ from dq.model.event import Event, EventOwner, EventType
 from dq.model.names import check_name
 from dq.model.receipt import Receipt, Receipts
 from dq.model.record import encode
+from dq.model.told import about, words_of
 
 log = logging.getLogger("dq")
 
@@ -222,7 +223,7 @@ class Publisher:
         try:
             self.flush(timeout)
         except DqError as error:
-            log.warning("publisher %s leaves: %s", self.id, error)
+            log.warning("publisher %s leaves: %s", self.id, words_of(error), extra=about(error, stream=self.stream))
         self._link.close(Event(EventType.CLOSE, EventOwner.PUBLISHER))
         self._session.failed(
             OutcomeUnknown("the publisher was closed before the broker had answered: it may or may not be stored")

@@ -28,7 +28,7 @@ from dq.core.offset_bits import OffsetBits
 from dq.core.ranges import Range
 from dq.core.schedule import Schedule
 from dq.errors import Damaged
-from dq.model.shown import shown
+from dq.model.shown import outlined
 
 _LONGEST_SECONDS = 1e10
 """300 years: whoever says more means never, and ticks of a clock are still counted in whole numbers."""
@@ -85,14 +85,16 @@ class Later:
             Damaged: the note cannot follow those before it.
         """
         if type(note) is not dict:
-            raise Damaged(f"the log of {self.stream} has {shown(note)} where a note is expected")
+            raise Damaged(f"the log of {self.stream} has {outlined(note)} where a note is expected")
         act = _KINDS.get(next(iter(note), ""))
         if act is None:
             return
         try:
             act(self, note)
         except (KeyError, TypeError, ValueError) as error:
-            raise Damaged(f"the note {shown(note)} does not fit the log of {self.stream} before it: {error!r:.500}") from error
+            raise Damaged(
+                f"the note {outlined(note)} does not fit the log of {self.stream} before it: {error!r:.500}"
+            ) from error
         finally:
             self._notes.clear()
         self.next = self.floor

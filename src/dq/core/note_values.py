@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from dq.core.ranges import Range, RangeSet
-from dq.model.shown import shown
+from dq.model.shown import outlined
 
 Note = dict[str, Any]
 COUNT_MAX = 1 << 62
@@ -22,25 +22,25 @@ def demand(met: bool, otherwise: str) -> None:
 
 def as_count(value: Any) -> int:
     if type(value) is not int or not 0 <= value <= COUNT_MAX:
-        raise ValueError(f"{shown(value)} is no offset and no number")
+        raise ValueError(f"{outlined(value)} is no offset and no number")
     return value
 
 
 def as_text(value: Any) -> str:
     if type(value) is not str:
-        raise ValueError(f"{shown(value)} is no text")
+        raise ValueError(f"{outlined(value)} is no text")
     return value
 
 
 def as_seconds(value: Any) -> float:
     if type(value) not in (int, float) or not value >= 0:
-        raise ValueError(f"{shown(value)} is no time")
+        raise ValueError(f"{outlined(value)} is no time")
     return value  # type: ignore[no-any-return]
 
 
 def as_flag(value: Any) -> bool:
     if type(value) is not bool:
-        raise ValueError(f"{shown(value)} is neither true nor false")
+        raise ValueError(f"{outlined(value)} is neither true nor false")
     return value
 
 
@@ -48,7 +48,7 @@ def as_ranges(values: Any) -> list[Range]:
     """Two counts each, the first not above the second."""
     ranges = [(as_count(first), as_count(stop)) for first, stop in values]
     if any(first > stop for first, stop in ranges):
-        raise ValueError(f"{shown(values)} are no ranges")
+        raise ValueError(f"{outlined(values)} are no ranges")
     return ranges
 
 
@@ -70,7 +70,7 @@ def ranges_of(note: Note, key: str = "ranges") -> list[Range]:
 
 def ranges_within(ranges: list[Range], first: int, stop: int) -> RangeSet:
     if not all(first <= low and high <= stop for low, high in ranges):
-        raise ValueError(f"{shown(ranges)} are not all in {first} to {stop}")
+        raise ValueError(f"{outlined(ranges)} are not all in {first} to {stop}")
     return RangeSet.of(ranges)
 
 

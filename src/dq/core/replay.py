@@ -36,7 +36,7 @@ from dq.core.states import IllegalStep, State
 from dq.errors import Damaged
 from dq.model.dead_letter import DeadLetter
 from dq.model.names import check_name
-from dq.model.shown import shown
+from dq.model.shown import outlined
 
 
 def replay(book: Book, note: Note) -> bool:
@@ -46,7 +46,7 @@ def replay(book: Book, note: Note) -> bool:
         Damaged: the note cannot follow those before it, lacks a key, or has something else there than `notes.py` draws.
     """
     if type(note) is not dict:
-        raise Damaged(f"the sink's log has {shown(note)} where a note is expected")
+        raise Damaged(f"the sink's log has {outlined(note)} where a note is expected")
     act = _KINDS.get(next(iter(note), ""))
     if act is None:
         return False
@@ -54,7 +54,7 @@ def replay(book: Book, note: Note) -> bool:
     try:
         act(book, note)
     except (KeyError, TypeError, ValueError, IllegalStep) as error:
-        raise Damaged(f"the note {shown(note)} does not fit the sink's log before it: {error!r:.500}") from error
+        raise Damaged(f"the note {outlined(note)} does not fit the sink's log before it: {error!r:.500}") from error
     finally:
         book.notes.muted = False
     return True

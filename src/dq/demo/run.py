@@ -45,6 +45,7 @@ from dq.demo.results import Results
 from dq.demo.source import Work, find_work
 from dq.demo.view import WIDTH, watching
 from dq.log.layout import Layout
+from dq.operator_logs import LogWish
 
 _SPREAD_SECONDS = 6.0
 _SPREAD_TASKS_A_SECOND = 100
@@ -52,6 +53,8 @@ _SPREAD_TASKS_A_SECOND = 100
 _BEFORE_KILL = 10
 """Results that are awaited before the first kill, or a tenth of all."""
 _PROBES = 200
+_QUIET = LogWish(logging.ERROR)
+"""Warnings would be of the kills."""
 _PROBE_PAUSE_SECONDS = 0.02
 _SPEED_SECONDS = 2.0
 _LOST_AFTER_SECONDS = 3.0
@@ -68,6 +71,7 @@ class Options:
     kill: bool
     as_json: bool
     data: Path
+    logs: LogWish = _QUIET
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +111,7 @@ def run_demo(options: Options) -> int:
 def _prepared(options: Options, work: Work, view: View, began: float) -> Report:
     """The run between the start of the broker and its stop; whatever happens, all that was started is stopped."""
     view.begin(time.monotonic() - began, f"starting a broker in {_shown(options.data)}")
-    broker = BrokerManager(options.data, log_level=logging.ERROR)  # its warnings would be of the kills
+    broker = BrokerManager(options.data, log_level=options.logs.level, log_format=options.logs.form)
     crew = Crew(broker.root)
     results: Results | None = None
     try:

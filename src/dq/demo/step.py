@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import logging
 import os
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from dq.demo.acts import ACTS, Act, Cast, Mark, meaning_of, name_of, way_of
 from dq.demo.failed import DemoFailed
 from dq.demo.new_lines import Line, NewLines
 from dq.demo.run import terminated_in_order
+from dq.operator_logs import LogWish
 
 _ACT_SECONDS = 30.0
 _INTRO = """\
@@ -58,8 +58,11 @@ class _Page:
             raise _Quit
 
 
-def run_step() -> int:
+def run_step(logs: LogWish) -> int:
     """Runs it; returns the exit code.
+
+    Args:
+        logs: how the broker logs. Its warnings would be of the consumer that is killed.
 
     Raises:
         DqError, OSError: it cannot be run.
@@ -68,8 +71,7 @@ def run_step() -> int:
     with (
         terminated_in_order(),
         tempfile.TemporaryDirectory(prefix="dq-step-") as directory,
-        # Its warnings would be of the consumer that is killed.
-        BrokerManager(Path(directory) / "queue_data", log_level=logging.ERROR) as broker,
+        BrokerManager(Path(directory) / "queue_data", log_level=logs.level, log_format=logs.form) as broker,
         Watcher(broker.root) as watcher,
         contextlib.closing(Cast(broker)) as cast,
     ):

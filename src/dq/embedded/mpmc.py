@@ -17,6 +17,7 @@ from dq.embedded.owned import Owned
 from dq.embedded.store import FRESH_BYTES, Store
 from dq.errors import DqError, InvalidName, InvalidSetting
 from dq.log.item_reader import ItemReader
+from dq.model.told import about, words_of
 
 log = logging.getLogger("dq")
 _NEVER = 1 << 62
@@ -243,7 +244,7 @@ class MpmcQueue(Owned):
             self._store.note(b'{"floor":%d}\n' % floor)
             self._store.trim(floor, empty=fresh)
         except DqError as error:
-            log.warning("the queue %s keeps files that it does not need: %s", self.path, error)
+            log.warning("the queue %s keeps files that it does not need: %s", self.path, words_of(error), extra=about(error))
 
     # --- sizes -------------------------------------------------------------------------------------------------------
     @property

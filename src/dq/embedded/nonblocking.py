@@ -16,6 +16,7 @@ from dq.embedded.items import BytesLike, checked_count
 from dq.embedded.mpmc import MpmcQueue, StartPosition
 from dq.embedded.persistent import PersistentQueue
 from dq.errors import Closed
+from dq.model.told import about, words_of
 
 log = logging.getLogger("dq")
 T = TypeVar("T")
@@ -59,7 +60,9 @@ class Response(Future[T]):
 
     def __del__(self) -> None:
         if not self._asked and self.done() and (error := super().exception()) is not None:
-            log.error("an operation of a queue failed, and nobody asked for its outcome: %s", error)
+            log.error(
+                "an operation of a queue failed, and nobody asked for its outcome: %s", words_of(error), extra=about(error)
+            )
 
 
 Q = TypeVar("Q", PersistentQueue, MpmcQueue)

@@ -16,6 +16,7 @@ from dq.embedded.owned import Owned
 from dq.embedded.store import FRESH_BYTES, Store
 from dq.embedded.waiting import READY_BYTES_MAX, READY_COUNT_MAX, Waiting
 from dq.errors import DqError, QueueFull
+from dq.model.told import about, words_of
 
 log = logging.getLogger("dq")
 
@@ -209,7 +210,7 @@ class PersistentQueue(Owned):
         try:
             self._store.trim(self._consumed.floor, empty=empty)
         except DqError as error:
-            log.warning("the queue %s keeps files that it does not need: %s", self.path, error)
+            log.warning("the queue %s keeps files that it does not need: %s", self.path, words_of(error), extra=about(error))
 
     # --- in hand -----------------------------------------------------------------------------------------------------
     def take(self, max_elements: int = 1, timeout: float | None = 0.0) -> Taken:

@@ -22,6 +22,7 @@ from dq.log.storage import (
     StorageWriter,
     Stored,
 )
+from dq.model.told import about, place_of
 
 log = logging.getLogger("dq")
 T = TypeVar("T")
@@ -41,6 +42,11 @@ def told(cls: type, act: str) -> Iterator[None]:
 def failed(cls: type, act: str, error: BaseException) -> BackendFailed:
     """The error that tells of an error of the class."""
     return BackendFailed(f"the backend class {cls.__qualname__} failed to {act}: {type(error).__name__}: {error}")
+
+
+def _tell(cls: type, what: str, error: BaseException) -> None:
+    """For the log, which does not quote the errors of a user's code."""
+    log.error("the backend class %s: %s: %s", cls.__qualname__, what, place_of(error), extra=about(error))
 
 
 class Guarded:
@@ -149,7 +155,7 @@ class GuardedWriter:
         try:
             return None if self._failed else self._writer.clean_mark()
         except Exception as error:
-            log.error("%s has no clean end: %s", self.identity, failed(self._cls, "say how it ended", error))
+            _tell(self._cls, f"{self.identity} has no clean end: it failed to say how it ended", error)
             return None
 
     def stats(self) -> StorageStats:
@@ -157,7 +163,7 @@ class GuardedWriter:
         try:
             return self._writer.stats()
         except Exception as error:
-            log.error("%s", failed(self._cls, f"count {self.identity}", error))
+            _tell(self._cls, f"it failed to count {self.identity}", error)
             return StorageStats(0, self.end.offset, 0, 0)
 
     def close(self) -> None:
@@ -165,7 +171,7 @@ class GuardedWriter:
         try:
             self._writer.close()
         except Exception as error:
-            log.error("%s", failed(self._cls, f"close {self.identity}", error))
+            _tell(self._cls, f"it failed to close {self.identity}", error)
 
     def _check_usable(self) -> None:
         if self._failed is not None:
@@ -230,4 +236,4 @@ class GuardedReader:
         try:
             self._reader.close()
         except Exception as error:
-            log.error("%s", failed(self._cls, "close a bucket", error))
+            _tell(self._cls, "it failed to close a bucket", error)

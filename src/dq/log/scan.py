@@ -20,7 +20,7 @@ from dq.errors import LogError
 from dq.log.files import Files
 from dq.log.format import BATCH_START, HEADER_BYTES_MAX, SUFFIX_BYTES, count_lines
 from dq.model.about import About
-from dq.model.shown import shown
+from dq.model.shown import outlined, shown
 
 _CHUNK_BYTES = 4 * MIB
 _SECTOR_BYTES = 512
@@ -111,7 +111,7 @@ class Walk:
                 and chunk[stop - 1] == 10
             ):
                 broken = Broken(
-                    Flaw.PLACE, f"a whole batch that does not belong here, after offset {offset} and {crc}: {shown(fields)}"
+                    Flaw.PLACE, f"a whole batch that does not belong here, after offset {offset} and {crc}: {outlined(fields)}"
                 )
                 break
             named = None if topics is None else _named(topics)

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from dq.errors import ProtocolError
 from dq.model.names import check_name
-from dq.model.shown import shown
+from dq.model.shown import outlined, shown
 
 About = Mapping[str, Any] | None
 """What a batch header says of all its records, by name; None for most batches:
@@ -45,7 +45,7 @@ def check_about(about: Mapping[str, Any], count: int) -> dict[str, Any]:
     for name, value in about.items():
         kinds = _FORMS.get(name)
         if kinds is None or type(value) not in kinds:
-            raise ProtocolError(f"a batch cannot say {shown(name)} = {shown(value)}")
+            raise ProtocolError(f"a batch cannot say {shown(name)} = {outlined(value)}")
     if "for" in about:
         check_name("sink", about["for"])
     elif "attempts" in about or "error" in about:

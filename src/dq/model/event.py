@@ -12,6 +12,7 @@ a number below 0 is a `ProtocolError` that names it.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
@@ -19,7 +20,7 @@ from typing import Any, Final
 import orjson
 
 from dq.errors import ProtocolError
-from dq.model.shown import shown
+from dq.model.shown import outlined, shown
 
 
 class EventType(StrEnum):
@@ -114,6 +115,7 @@ _LIST: Final[_Kinds] = (list,)
 _DICT: Final[_Kinds] = (dict,)
 _FLAG: Final[_Kinds] = (bool,)
 _NONE: Final = type(None)
+_WORD: Final = re.compile("[A-Z_]{0,24}")
 
 # What a process tells of an envelope that passed it; scalars all.
 _SEEN: Final[tuple[dict[str, _Kinds], dict[str, _Kinds]]] = (
@@ -265,13 +267,18 @@ def decode(frame: bytes | bytearray) -> Event:
     except TypeError:
         form = None
     if form is None:
-        raise ProtocolError(f"no event has type {shown(kind)} and owner {shown(owner)}")
+        raise ProtocolError(f"no event has type {_word(kind)} and owner {_word(owner)}")
     _check(fields, form[2], form[3], kind)
     if type(frame) is bytearray:
         del frame[: end + 1]
     else:
         frame = frame[end + 1 :]
     return Event(form[0], form[1], fields, frame)
+
+
+def _word(value: object) -> str:
+    """A type or an owner that this version does not know, as it is; what can be neither is not quoted: it ends in a log."""
+    return shown(value) if isinstance(value, str) and _WORD.fullmatch(value) else outlined(value)
 
 
 def _check(fields: dict[str, Any], required: dict[str, _Kinds], optional: dict[str, _Kinds], kind: object) -> None:

@@ -20,7 +20,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 _LOW = {"errors", "config", "model"}
 _CLIENT = _LOW | {"clock", "private", "core", "log", "mend", "operator_logs", "transport", "client"}
-_ALL = _CLIENT | {"broker", "app", "embedded", "aio", "testing", "cli", "demo", "main", ""}
+_ALL = _CLIENT | {"broker", "app", "embedded", "aio", "testing", "transfer", "cli", "demo", "main", ""}
 # Design section 8: what each part may import, besides itself.
 MAY_IMPORT = {
     "errors": set(),
@@ -35,6 +35,7 @@ MAY_IMPORT = {
     "mend": _LOW | {"clock", "core", "log"},
     "broker": _LOW | {"clock", "core", "log", "operator_logs", "transport"},
     "client": _LOW | {"clock", "core", "log", "operator_logs", "transport"},
+    "transfer": _CLIENT,
     "app": _CLIENT,
     "embedded": _CLIENT,
     "aio": _CLIENT,

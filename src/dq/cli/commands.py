@@ -28,6 +28,7 @@ class Entry(NamedTuple):
 
 
 _RUN, _DATA, _WATCH, _MEND = "Run", "Publish, consume, look", "Watch", "Mend"
+_MOVE, _MORE = "Move", "More"
 COMMANDS: Final[dict[str, Entry]] = {
     "demo": Entry("demo", "Show the whole loop on real input: publishers, consumers, two of them killed.", _RUN),
     "serve": Entry("serve", "Run a broker in the foreground.", _RUN),
@@ -44,6 +45,8 @@ COMMANDS: Final[dict[str, Entry]] = {
     "dlq": Entry("dlq", "List, show, replay or discard a stream's dead letters.", _WATCH),
     "check": Entry("check", "Say in one line whether all is well, for a monitoring system.", _WATCH),
     "events": Entry("events", "Show the envelopes that pass the broker's processes.", _WATCH),
+    "export": Entry("export", "Write streams as JSON lines, for `dq import`, `jq` or a backup.", _MOVE),
+    "import": Entry("import_", "Publish what was exported, each record once.", _MOVE),
     "verify": Entry("verify", "Check every log of a data directory, and change nothing.", _MEND),
     "repair": Entry("repair", "Mend a damaged log, or save what can be read of it.", _MEND),
 }

@@ -106,6 +106,10 @@ class Later:
         """All below has come, or never will: nobody needs it any more."""
         return self._settled.floor
 
+    def is_over(self, offset: int) -> bool:
+        """Whether a record has come, or never will."""
+        return offset in self._settled
+
     def waiting(self, end: int) -> int:
         """How many records below `end` neither have come nor never will."""
         return max(end - self._settled.count, 0)

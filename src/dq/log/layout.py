@@ -28,7 +28,7 @@ class Layout:
         streams/<stream>/gone.json
         sinks/writer.lock  sinks/reserve  sinks/<sink>/sink.json  sinks/<sink>/<offset>.jsonl
         sinks/later:<stream>/<offset>.jsonl
-        quarantine/
+        quarantine/  import.lock
     """
 
     root: Path
@@ -89,6 +89,10 @@ class Layout:
 
     def later(self, stream: str) -> Path:
         return self.sinks / f"{LATER_LOG}{stream}"
+
+    @property
+    def import_lock(self) -> Path:
+        return self.root / "import.lock"
 
     @property
     def quarantine(self) -> Path:

@@ -1,0 +1,1 @@
+"""Streams as JSON lines, out of one data directory and into another."""

@@ -19,7 +19,7 @@ SOURCE = ROOT / "src" / "dq"
 FILES = sorted(SOURCE.rglob("*.py"))
 
 _LOW = {"errors", "config", "model"}
-_CLIENT = _LOW | {"clock", "private", "core", "log", "mend", "operator_logs", "transport", "client"}
+_CLIENT = _LOW | {"clock", "private", "core", "log", "mend", "operator_logs", "tracing", "transport", "client"}
 _ALL = _CLIENT | {"broker", "app", "embedded", "aio", "testing", "transfer", "cli", "demo", "main", ""}
 # Design section 8: what each part may import, besides itself.
 MAY_IMPORT = {
@@ -29,12 +29,13 @@ MAY_IMPORT = {
     "private": {"errors"},
     "model": {"errors"},
     "operator_logs": {"errors", "model"},
+    "tracing": {"errors", "model"},
     "core": _LOW,
     "log": _LOW | {"private"},
     "transport": _LOW | {"private"},
     "mend": _LOW | {"clock", "core", "log"},
     "broker": _LOW | {"clock", "core", "log", "operator_logs", "transport"},
-    "client": _LOW | {"clock", "core", "log", "operator_logs", "transport"},
+    "client": _LOW | {"clock", "core", "log", "operator_logs", "tracing", "transport"},
     "transfer": _CLIENT,
     "app": _CLIENT,
     "embedded": _CLIENT,
@@ -52,6 +53,7 @@ LATE_IMPORTS = {
     "backend.py": "asyncio takes as long as the rest of a broker, and few streams are kept by a class that needs it",
     "main.py": "every process that the manager spawns imports this module again",
     "operator_logs.py": "rich takes as long as the start of a broker, and only lines on a terminal need it",
+    "tracing.py": "OpenTelemetry is an extra, and most processes trace nothing",
     "output.py": "rich takes as long as all the rest of a command, and a pipe needs none of it",
 }
 

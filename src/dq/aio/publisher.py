@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
+from dq import tracing
 from dq.aio.face import Face
 from dq.aio.threads import detached, in_thread
 from dq.client.drafts import Draft, DraftFuture
@@ -20,6 +21,7 @@ from dq.client.ways import PLAIN_PRIORITY, Way
 from dq.config import LIMITS
 from dq.errors import DqError, PublishTimeout
 from dq.model.receipt import Receipt, Receipts, StoredRange
+from dq.tracing import Carried, CarriedItems, CarriedStream
 
 # With more than this unanswered, a send might have to wait for the broker, and is made in a thread: the kernel takes
 # twice that at the least.
@@ -77,6 +79,9 @@ class Publisher(Face[SyncPublisher]):
         Raises:
             As that. The `.future` of a PublishTimeout is one of asyncio's.
         """
+        if tracing.tracer is not None and type(headers) is not Carried:
+            call = partial(self.publish, payload, key=key, topic=topic, name=name, delay=delay, once=once, timeout=timeout)
+            return await tracing.tracer.publish_async(self.stream, headers, partial(call, priority=priority, expires=expires))
         way = None
         if delay is not None or once is not None or expires is not None or priority is not PLAIN_PRIORITY:
             way = self._it.way(delay, once, priority, expires)
@@ -112,6 +117,9 @@ class Publisher(Face[SyncPublisher]):
         Raises:
             InvalidPayload, InvalidSetting, RecordTooLarge: nothing was sent.
         """
+        if tracing.tracer is not None and type(headers) is not Carried:
+            call = partial(self.submit, payload, key=key, topic=topic, name=name, delay=delay, once=once)
+            return tracing.tracer.submit(self.stream, headers, partial(call, priority=priority, expires=expires))
         way = None
         if delay is not None or once is not None or expires is not None or priority is not PLAIN_PRIORITY:
             way = self._it.way(delay, once, priority, expires)
@@ -127,6 +135,8 @@ class Publisher(Face[SyncPublisher]):
         Raises:
             As that, with `.receipts`. When it is cancelled, what `items` gave before is still published.
         """
+        if tracing.tracer is not None and type(items) not in (CarriedItems, CarriedStream):
+            return await tracing.tracer.publish_many_async(self.stream, items, partial(self.publish_many, key=key))
         await self._everything_sent()
         flight = _SharedFlight(self._it.flight(), key)
         size = _CHUNK_BATCHES * self._it.batch_size

@@ -12,8 +12,11 @@ import os
 import queue
 import threading
 from collections.abc import Callable
+from contextvars import copy_context
+from functools import partial
 from typing import Any, TypeVar
 
+from dq import tracing
 from dq.client.quitting import Request, heed
 
 T = TypeVar("T")
@@ -124,7 +127,8 @@ async def in_thread(
         late: gets what it returned though the one who waits was cancelled, so that it can be put back or closed.
     """
     call = _Call(function, late)
-    _POOL.start(call.run)
+    # Where spans are made, the current one goes along.
+    _POOL.start(call.run if tracing.tracer is None else partial(copy_context().run, call.run))
     try:
         return await asyncio.shield(call.outcome)
     except asyncio.CancelledError:

@@ -9,6 +9,7 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from dq import tracing
 from dq.app.config import check_capacity, check_seconds
 from dq.app.engine import Delivery
 from dq.app.once import OnceStore, with_store, within
@@ -151,6 +152,13 @@ class Handler:
 
     def __repr__(self) -> str:
         return f"<Handler {self.name!r} of {', '.join(self.streams)}>"
+
+
+def traced(handler: Handler) -> Callable[[Delivery], Any]:
+    """How a handler is called: within a span, in a process that traces."""
+    if tracing.tracer is None:
+        return handler.call
+    return tracing.tracer.handling(handler.name, handler.call, is_async=handler.is_async)
 
 
 def _checked_name(function: Callable[..., Any], name: str | None) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 
 from dq.app.config import AppConfig
 from dq.app.engine import Delivery
-from dq.app.handler import Handler
+from dq.app.handler import Handler, traced
 from dq.app.mailbox import Mailbox
 from dq.app.outcomes import ACK, DeadLetter, Verdict, failed, verdict_of
 from dq.app.pools import InFlight
@@ -81,6 +81,7 @@ class LoopPool:
 
     def __init__(self, mailbox: Mailbox, config: AppConfig, wake: Callable[[], None], thread: LoopThread) -> None:
         self.handler: Handler = mailbox.handler
+        self._call = traced(mailbox.handler)
         self.places = mailbox.handler.max_in_flight or config.max_in_flight
         self._mailbox, self._config, self._wake, self._loop = mailbox, config, wake, thread
         self._running: dict[asyncio.Task[None], InFlight | None] = {}
@@ -172,7 +173,7 @@ class LoopPool:
     async def _run(self, delivery: Delivery, task: asyncio.Task[None]) -> None:
         handler = self.handler
         try:
-            result = handler.call(delivery)
+            result = self._call(delivery)
             if not isinstance(result, DeadLetter):  # the payload fits
                 if handler.timeout is None:
                     result = await result

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from dq import tracing
 from dq.app.acks import AckRetrier
 from dq.app.engine import SubscriptionSettings
 from dq.app.handler import Handler
@@ -105,6 +106,7 @@ class Run:
             reclaim_interval=config.reclaim_interval,
         )
         engine = app.engine
+        tracing.look()
         for handler in app.handlers.values():
             subscription = engine.subscribe(
                 app.sink_of(handler), handler.streams, topic=handler.topic, pattern=handler.pattern, settings=settings

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from dq.app.config import AppConfig
 from dq.app.engine import Delivery
-from dq.app.handler import Handler
+from dq.app.handler import Handler, traced
 from dq.app.mailbox import Mailbox
 from dq.app.outcomes import ACK, Verdict, failed, verdict_of
 from dq.app.pools import InFlight
@@ -50,6 +50,7 @@ class ThreadPool:
 
     def __init__(self, mailbox: Mailbox, config: AppConfig, wake: Callable[[], None]) -> None:
         self.handler: Handler = mailbox.handler
+        self._call = traced(mailbox.handler)
         self.places = mailbox.handler.max_in_flight or config.max_in_flight
         self._mailbox, self._config, self._wake = mailbox, config, wake
         self._workers: dict[_Worker, None] = {}
@@ -94,7 +95,7 @@ class ThreadPool:
 
     def _work_off(self, worker: _Worker) -> None:
         """Runs what waits, until nothing does."""
-        mailbox, call, clock = self._mailbox, self.handler.call, time.monotonic
+        mailbox, call, clock = self._mailbox, self._call, time.monotonic
         take, settle = mailbox.waiting.popleft, mailbox.settle
         while not mailbox.stopped:
             try:

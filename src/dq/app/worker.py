@@ -15,14 +15,15 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
 import orjson
 
-from dq import operator_logs
+from dq import operator_logs, tracing
 from dq.app import application
-from dq.app.handler import Handler
+from dq.app.handler import traced
 from dq.app.importing import Origin, find, import_all
 from dq.app.outcomes import TRACEBACK_CHARS_MAX, DeadLetter, verdict_of
 from dq.app.worker_task import WorkerTask, sayable, verdict_fields
@@ -110,11 +111,13 @@ def main(descriptor: int, options: str) -> None:
         raise SystemExit(1) from error
     if wish["logs"] is not None:
         operator_logs.begin(f"handler {handler.name}", operator_logs.LogWish(*wish["logs"]))
+    tracing.look()
+    call = traced(handler)
     link.say({"ready": True})
     with asyncio.Runner() if handler.is_async else contextlib.nullcontext() as runner:
         while (frame := link.next()) is not None:
             task = WorkerTask(frame, link.say)
-            link.say(_run(handler, task, runner))
+            link.say(_run(call, task, runner))
 
 
 def _die_with_the_app() -> None:
@@ -123,10 +126,10 @@ def _die_with_the_app() -> None:
         ctypes.CDLL(None).prctl(_PDEATHSIG, int(signal.SIGKILL))
 
 
-def _run(handler: Handler, task: WorkerTask, runner: asyncio.Runner | None) -> dict[str, Any]:
+def _run(call: Callable[[Any], Any], task: WorkerTask, runner: asyncio.Runner | None) -> dict[str, Any]:
     """What is said of a task once it was run."""
     try:
-        result = handler.call(task)
+        result = call(task)
         if runner is not None and not isinstance(result, DeadLetter):
             result = runner.run(result)
     except BaseException as error:  # SystemExit too: a task does not end its worker

@@ -18,6 +18,7 @@ from dq.cli.log_options import log_options
 from dq.cli.options import Span, as_json, data, examples, start_broker
 from dq.cli.output import remark
 from dq.cli.records import FORMAT_HELP, Printer, payload_text, printer
+from dq.cli.trace_variables import variables_of
 from dq.client.broker import connect
 from dq.client.consumer import Consumer
 from dq.client.task import Task
@@ -119,7 +120,7 @@ def _run(task: Task, program: str) -> None:
     about: dict[str, Any] = {
         "DQ_ID": task.id, "DQ_STREAM": task.stream, "DQ_SINK": task.sink, "DQ_ATTEMPT": str(task.attempt),
         "DQ_KEY": task.key or "", "DQ_TOPIC": task.topic or "", "DQ_NAME": task.name,
-    }  # fmt: skip
+    } | variables_of(task.headers)  # fmt: skip
     with task:
         payload = task.payload if isinstance(task.payload, bytes) else payload_text(task).encode()
         # The command is of who typed this one.

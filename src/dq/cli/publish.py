@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import orjson
 from dq.cli.exits import Exit
 from dq.cli.options import Moment, as_json, data, examples, start_broker
 from dq.cli.output import json_line, line, number, remark
+from dq.cli.trace_variables import headers_of
 from dq.client.broker import connect
 from dq.client.publisher import Publisher
 from dq.errors import DqError, InvalidPayload
@@ -50,11 +52,14 @@ def command(
     """Publishes to STREAM, and returns once all is committed.
 
     The payload is the argument; with -, or without one, each line of standard input is a record. Prints the id of one record,
-    the number of many.
+    the number of many. Where TRACEPARENT is set, the trace that it names goes along in the headers.
     """
     if payload is None and sys.stdin.isatty():
         raise click.UsageError("give a payload, or - for lines of standard input")
-    wish = {name: value for name, value in ways.items() if value} | {"headers": _headers(ways["headers"]) or None}
+    headers = _headers(ways["headers"])
+    if "traceparent" not in headers:
+        headers = headers_of(os.environ) | headers
+    wish = {name: value for name, value in ways.items() if value} | {"headers": headers or None}
     with connect(root, start=start_broker) as broker, Publisher(broker, stream, create=not no_create) as publisher:
         if payload is not None and payload != "-":
             receipt = publisher.publish(_payload(payload, "the payload", text=text), **wish)

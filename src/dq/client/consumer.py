@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
+from dq import tracing
 from dq.client.hand import Hand
 from dq.client.lifetime import watch
 from dq.client.link import Link
@@ -77,6 +78,7 @@ class Consumer:
         ):
             raise InvalidSetting(f'prefetch must be "auto" or from 1 to {LIMITS.prefetch_records_max}, not {prefetch!r}')
         reconnect_timeout = seconds_of("reconnect_timeout", reconnect_timeout)
+        tracing.look()
         self.sink = check_name("sink", sink)
         self.streams = tuple(check_name("stream", stream) for stream in streams)
         self.consumer_id = f"c-{os.urandom(6).hex()}"

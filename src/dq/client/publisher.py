@@ -7,8 +7,10 @@ import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
+from dq import tracing
 from dq.client.batcher import Batcher
 from dq.client.drafts import Draft, DraftFuture
 from dq.client.flight import Flight, Key, too_large
@@ -19,19 +21,13 @@ from dq.client.publisher_session import PublisherSession
 from dq.client.ways import PLAIN_PRIORITY, Way, check_lane, way_of
 from dq.client.wishes import seconds_of
 from dq.config import LIMITS
-from dq.errors import (
-    DqError,
-    Forked,
-    InvalidPayload,
-    InvalidSetting,
-    OutcomeUnknown,
-    PublishTimeout,
-)
+from dq.errors import DqError, Forked, InvalidPayload, InvalidSetting, OutcomeUnknown, PublishTimeout
 from dq.model.event import Event, EventOwner, EventType
 from dq.model.names import check_name
 from dq.model.receipt import Receipt, Receipts
 from dq.model.record import encode
 from dq.model.told import about, words_of
+from dq.tracing import Carried, CarriedItems
 
 log = logging.getLogger("dq")
 
@@ -65,6 +61,7 @@ class Publisher:
             raise InvalidSetting(f"batch_size must be a whole number from 1 to {LIMITS.batch_records_max}, not {batch_size!r}")
         linger = seconds_of("linger", linger, 0, 60)
         reconnect_timeout = seconds_of("reconnect_timeout", reconnect_timeout)
+        tracing.look()
         self.stream = check_name("stream", stream)
         self.batch_size, self._linger, root = batch_size, linger, root_of(broker)
         self._later = Later(stream, lambda name: Publisher(root, name, batch_size, linger, reconnect_timeout=reconnect_timeout))
@@ -122,6 +119,9 @@ class Publisher:
             DiskFull, StreamReadOnly: nothing was stored.
             OutcomeUnknown, BrokerLost: it may or may not have been stored.
         """
+        if tracing.tracer is not None and type(headers) is not Carried:
+            call = partial(self.publish, payload, key=key, topic=topic, name=name, delay=delay, once=once, timeout=timeout)
+            return tracing.tracer.publish(self.stream, headers, partial(call, priority=priority, expires=expires))
         way, taker = None, self
         if delay is not None or once is not None or expires is not None or priority is not PLAIN_PRIORITY:
             way = self.way(delay, once, priority, expires)
@@ -159,6 +159,9 @@ class Publisher:
         Raises:
             InvalidPayload, InvalidSetting, RecordTooLarge: nothing was sent.
         """
+        if tracing.tracer is not None and type(headers) is not Carried:
+            call = partial(self.submit, payload, key=key, topic=topic, name=name, delay=delay, once=once)
+            return tracing.tracer.submit(self.stream, headers, partial(call, priority=priority, expires=expires))
         way = None
         if delay is not None or once is not None or expires is not None or priority is not PLAIN_PRIORITY:
             way = self.way(delay, once, priority, expires)
@@ -178,6 +181,8 @@ class Publisher:
             As `publish`, and whatever `items` raises. What was handed over before is committed first, as far as it can be; the
             error's `.receipts` say what is.
         """
+        if tracing.tracer is not None and type(items) is not CarriedItems:
+            return tracing.tracer.publish_many(self.stream, items, partial(self.publish_many, key=key))
         flight = self.flight()
         try:
             flight.take(items, key)
@@ -246,15 +251,7 @@ class Publisher:
 
     # --- inside ----------------------------------------------------------------------------------------------------
 
-    def _add(
-        self,
-        line: bytes,
-        key: str | None,
-        topic: str | None,
-        way: Way | None,
-        *,
-        urgent: bool,
-    ) -> tuple[Draft, int]:
+    def _add(self, line: bytes, key: str | None, topic: str | None, way: Way | None, *, urgent: bool) -> tuple[Draft, int]:
         batcher = self._batcher
         self._link.check()
         if batcher.waiting_bytes > LIMITS.waiting_bytes_max:

@@ -7,6 +7,7 @@ from traceback import format_exception
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from dq import tracing
 from dq.client.wishes import seconds_of
 from dq.errors import AlreadySettled
 from dq.model.outcome import Outcome
@@ -60,7 +61,7 @@ class Task(View):
         outcome: what was decided, or None.
     """
 
-    __slots__ = ("_fields", "_lease", "offset", "outcome", "payload")
+    __slots__ = ("_fields", "_lease", "_traced", "offset", "outcome", "payload")
 
     def __init__(self, lease: HeldLease, offset: int, fields: dict[str, Any]) -> None:
         self._lease, self.offset, self._fields = lease, offset, fields
@@ -223,16 +224,20 @@ class Task(View):
         return self._lease
 
     def __enter__(self) -> Task:
+        if tracing.tracer is not None:
+            self._traced = tracing.tracer.begin(self)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         """Acks; where the block raised an Exception, retries and lets it pass; at Ctrl-C and the like, gives the task back."""
         if self.outcome is not None:
-            return
-        if error is None:
+            pass
+        elif error is None:
             self.ack()
         elif isinstance(error, Exception):
             lines = "".join(format_exception(error)) if self.attempt >= self._lease.settler.max_attempts else ""
             self.retry(error=f"{type(error).__name__}: {error}", traceback=lines)
         else:
             self.release()
+        if tracing.tracer is not None and (begun := getattr(self, "_traced", None)) is not None:
+            tracing.tracer.end(begun, self, error)

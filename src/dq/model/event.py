@@ -115,7 +115,7 @@ _LIST: Final[_Kinds] = (list,)
 _DICT: Final[_Kinds] = (dict,)
 _FLAG: Final[_Kinds] = (bool,)
 _NONE: Final = type(None)
-_WORD: Final = re.compile("[A-Z_]{0,24}")
+_WORD: Final = re.compile("[A-Za-z_]{0,16}")
 
 # What a process tells of an envelope that passed it; scalars all.
 _SEEN: Final[tuple[dict[str, _Kinds], dict[str, _Kinds]]] = (

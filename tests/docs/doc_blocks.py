@@ -7,11 +7,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from textwrap import dedent
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "examples").rglob("*.md"))]
-_BLOCK = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.M | re.S)
+_BLOCK = re.compile(r"^( *)```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^\1```$", re.M | re.S)
 # A reader has `uv run`; the tests have the environment already.
 _SHELL = """set -eu
 uv() { shift; "$@"; }
@@ -28,7 +29,7 @@ class Block(NamedTuple):
 
 def blocks_of(page: Path) -> list[Block]:
     """All code blocks of a page, in order."""
-    return [Block(*found) for found in _BLOCK.findall(page.read_text())]
+    return [Block(language, title, dedent(text)) for _, language, title, text in _BLOCK.findall(page.read_text())]
 
 
 def run_shell(script: str, directory: Path) -> str:

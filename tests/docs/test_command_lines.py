@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 
 import click
@@ -19,17 +20,20 @@ BETWEEN = {"|", "||", "&", "&&", ";", "(", ")", "then", "do", "if", "while", "!"
 
 def commands_of(script: str) -> Iterator[list[str]]:
     """The arguments of each `dq` in lines of a shell."""
-    for line in re.sub(r"\\\n", " ", script).splitlines():
-        lexer = shlex.shlex(line, posix=True, punctuation_chars="();|&")
+    text = ""
+    for line in script.replace("\\\n", " ").splitlines(keepends=True):
+        text += line
+        lexer = shlex.shlex(text, posix=True, punctuation_chars="();|&")
         lexer.whitespace_split = True
-        words: list[str] = []
-        for word in [*lexer, ";"]:
-            if word not in BETWEEN:
-                words.append(word)
-                continue
-            if (arguments := after_program(words)) is not None:
+        try:
+            words = list(lexer)
+        except ValueError:  # a quotation that goes on in the next line
+            continue
+        text = ""
+        for ended, command in groupby(words, BETWEEN.__contains__):
+            if not ended and (arguments := after_program(list(command))) is not None:
                 yield arguments
-            words = []
+    assert not text, f"a quotation is not closed: {text}"
 
 
 def after_program(words: list[str]) -> list[str] | None:

@@ -19,9 +19,14 @@ from dq.model.event import EventType
 _MARGIN_SECONDS = 2.0
 
 
-@click.command(epilog=examples("dq stop", "dq stop /var/lib/mails --timeout 30s"))
+@click.command(epilog=examples("dq stop", "dq stop /var/lib/mails --timeout 3s"))
 @directory
-@click.option("--timeout", type=Span(), default=LIMITS.stop_seconds, help="What is left after so long is killed.")
+@click.option(
+    "--timeout",
+    type=Span(),
+    default=LIMITS.stop_seconds,
+    help="What is left after so long is killed (default and at most: 10 s).",
+)
 def command(root: Path, timeout: float) -> int:
     """Stops the broker in order: what has arrived is committed and answered, the sinks are flushed. Returns once it is gone."""
     with Broker(root) as broker:

@@ -119,6 +119,16 @@ def test_tail_shows_the_last_ones_or_those_from_a_place_on(here, name, dq) -> No
     assert dq("tail", name, "--from", "newest").out == ""
 
 
+def test_tail_shows_what_is_left_where_some_of_the_last_ones_were_trimmed(here, name, dq) -> None:
+    with Publisher(here, name) as publisher:
+        publisher.publish_many(range(12))
+    here.stream(name).trim(max_records=3)
+    assert dq("tail", name, "--format", "%s ") == (0, "9 10 11 ", "")
+    assert dq("tail", name, "-n", "2", "--format", "%s ").out == "10 11 "
+    here.stream(name).trim("newest")
+    assert dq("tail", name) == (0, "", "")
+
+
 def test_the_newest_of_several_buckets_come_in_the_order_of_their_times(here, name, dq) -> None:
     here.stream(name, buckets=3)
     for n in range(9):

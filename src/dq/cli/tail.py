@@ -15,6 +15,7 @@ from dq.cli.exits import Exit
 from dq.cli.options import as_json, data, examples, place_of
 from dq.cli.records import FORMAT_HELP, for_people, printer
 from dq.client.reader import Reader
+from dq.errors import RecordsTrimmed
 from dq.model.record import Record
 from dq.model.start import parse_start
 
@@ -78,11 +79,21 @@ def _records(
         position = reader.position
     last = _LAST if count is None else count
     with Reader(root, *streams, start=_before(position, last), follow=False, **options) as reader:
-        yield from _newest(reader, last)
+        yield from _newest(_kept(reader), last)
         position = reader.position
     if follow:
         with Reader(root, *streams, start=position, **options) as reader:
             yield from reader
+
+
+def _kept(reader: Reader) -> Iterator[Record]:
+    """All that is still there: nobody asked for what was trimmed of the last ones."""
+    while True:
+        try:
+            yield from reader
+        except RecordsTrimmed:
+            continue
+        return
 
 
 def _newest(records: Iterable[Record], count: int) -> list[Record]:

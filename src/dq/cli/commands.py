@@ -43,6 +43,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "sinks": Entry("sinks", "List the sinks.", _WATCH),
     "sink": Entry("sink", "Show, move, pause, resume or destroy one sink.", _WATCH),
     "dlq": Entry("dlq", "List, show, replay or discard a stream's dead letters.", _WATCH),
+    "log": Entry("log", "Show the log files: what is live in each segment, and what pins it.", _WATCH),
     "check": Entry("check", "Say in one line whether all is well, for a monitoring system.", _WATCH),
     "events": Entry("events", "Show the envelopes that pass the broker's processes.", _WATCH),
     "export": Entry("export", "Write streams as JSON lines, for `dq import`, `jq` or a backup.", _MOVE),

@@ -7,30 +7,23 @@ from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from dq.client.bucket_cursor import Filter, Lines
 from dq.client.reader import Reader, StartAt
 from dq.client.reader_core import ReaderCore
 from dq.client.reader_stream import Shelf, Told
-from dq.config import LIMITS, MIB
 from dq.core.matching import Matcher
 from dq.errors import Damaged, LogError, RecordsTrimmed, UnknownStream
-from dq.log.backend import End, StorageReader
-from dq.log.files import Files, mapped
-from dq.log.format import COUNT_MAX, Malformed
+from dq.log.files import Files
 from dq.log.gone_file import read_gone
-from dq.log.layout import Layout, segment_path, segments_among
+from dq.log.layout import Layout
 from dq.log.locks import is_held
-from dq.log.memory import place_of as memory_place
-from dq.log.recovery import clean_end
-from dq.log.sealed import read_sealed
-from dq.log.stream_file import StreamDescription, read_stream
-from dq.model.settings import MEMORY
+from dq.log.stream_file import read_stream
+from dq.mend.ends import clean_marks, find_end
 from dq.model.start import parse_position, start_of
 
 _RECORDS_AT_ONCE = 5_000
-_CLEAN_MARK_BYTES_MAX = 1024 * MIB
 
 
 class Source(Protocol):
@@ -105,64 +98,16 @@ def _told(root: Path, shelf: Shelf, name: str, notes: list[str]) -> Told:
         marks, removed = list(gone.marks), dict(enumerate(gone.removed))
     except LogError as error:
         notes.append(str(error))
-    firsts, ends, clean = [], [], _clean_marks(files, root, found)
+    firsts, ends, clean = [], [], clean_marks(files, root, found)
     for bucket, mark in enumerate(marks):
-        directory = bucket_directory(root, found, bucket)
-        segments = _segments(files, directory)
         with closing(shelf.log(name, bucket, found.settings)) as log:
-            ends.append(_end(files, directory, segments, log, clean.get(bucket), notes))
-        firsts.append(max(segments[0] if segments else 0, mark))
+            at = find_end(files, root, found, bucket, clean, log.look)
+        if at.torn_bytes:
+            path = at.path(at.segments[-1])
+            notes.append(f"{path}: the last {at.torn_bytes:,} bytes are of a batch that was not confirmed, and are left out")
+        ends.append(at.end)
+        firsts.append(max(at.segments[0] if at.segments else 0, mark))
     return Told(name, found.uuid, found.epoch, found.starts, found.settings, firsts, ends, removed)
-
-
-def bucket_directory(root: Path, found: StreamDescription, bucket: int) -> Path:
-    """Where the segments of a bucket are, those of a stream in memory too."""
-    if found.settings.backend == MEMORY:
-        return memory_place(root) / found.name / str(bucket)
-    return Layout(root).bucket(found.name, bucket)
-
-
-def _segments(files: Files, directory: Path) -> list[int]:
-    try:
-        with mapped(directory, "list"):
-            return segments_among(files.list_directory(directory))
-    except LogError as error:
-        if isinstance(error.__cause__, FileNotFoundError):
-            return []
-        raise
-
-
-def _clean_marks(files: Files, root: Path, found: StreamDescription) -> dict[int, Any]:
-    """What the last clean stop left of a stream, by bucket; nothing where a broker has started since."""
-    try:
-        told = read_sealed(files, Layout(root).clean_mark, _CLEAN_MARK_BYTES_MAX)["streams"][found.name]
-        return dict(enumerate(told["buckets"])) if told["uuid"] == found.uuid else {}
-    except (OSError, LogError, Malformed, KeyError, TypeError):
-        return {}  # it is a hint
-
-
-def _end(
-    files: Files, directory: Path, segments: list[int], log: StorageReader, mark: dict[str, Any] | None, notes: list[str]
-) -> End:
-    """Where a bucket ends: as it was left, or as far as it is whole. Of a damaged one, where its file does: reading it up to
-    there ends with what is wrong."""
-    clean = None if mark is None else clean_end(files, directory, mark, LIMITS)
-    if clean is not None:
-        return clean.end
-    try:
-        end = log.look()
-    except Damaged:
-        end = None
-    if not segments:
-        return end or End(0, 0, 0)
-    path = segment_path(directory, segments[-1])
-    size = files.state(path).st_size
-    if end is None:
-        return End(COUNT_MAX, segments[-1], size)
-    left = size - end.position if end.segment == segments[-1] else size
-    if left:
-        notes.append(f"{path}: the last {left:,} bytes are of a batch that was not confirmed, and are left out")
-    return end
 
 
 class Extent:

@@ -38,6 +38,13 @@ def test_each_page_is_in_the_navigation() -> None:
     assert listed == pages - of_commands, "name each page in .ci/mkdocs.yml"
 
 
+def test_the_map_for_machines_has_every_page() -> None:
+    linked = re.findall(r"\]\(([^)]+)\)", (DOCS / "llms.txt").read_text())
+    assert [name for name in linked if not (DOCS / name).is_file()] == []
+    listed = set(re.findall(r"[\w/]+\.md$", SETTINGS, re.M))
+    assert listed - set(linked) == set(), "name each page in docs/llms.txt"
+
+
 def test_no_page_tells_to_install_the_package_of_another_project() -> None:
     for page in PAGES:
         assert not re.search(r"(pip|uv|uvx|pipx|tool) (install|add|run --with) (-\S+ )*dq\b", page.read_text()), page

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import groupby
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import pytest
 from doc_blocks import PAGES, ROOT, blocks_of
 
 from dq.cli.commands import dq
+from dq.cli.options import Moment, Span, place_of
 
 PROGRAMS = (["dq"], ["uv", "run", "dq"], ["uv", "run", "python", "-m", "dq.main"], ["python", "-m", "dq.main"])
 BETWEEN = {"|", "||", "&", "&&", ";", "(", ")", "then", "do", "if", "while", "!"}
@@ -83,6 +84,15 @@ def test_commands_that_text_speaks_of_are_there() -> None:
             assert command is not None, f"{page} speaks of `dq {name}`"
             if isinstance(command, click.Group) and inner:
                 assert command.get_command(click.Context(command), inner) is not None, f"{page}: `dq {name} {inner}`"
+
+
+@pytest.mark.parametrize(("argument", "read"), [("TIME", Span()), ("WHEN", Moment()), ("WHERE", place_of)])
+def test_what_arguments_look_like_is_what_they_may_be(argument: str, read: Callable[[str], object]) -> None:
+    [cells] = re.findall(rf"^\| {argument} \| (.*?) \|", (ROOT / "docs" / "commands.md").read_text(), re.M)
+    for text in re.findall("`(.*?)`", cells):
+        read(text)
+    with pytest.raises(click.UsageError):
+        read("no time")
 
 
 def test_a_wrong_line_is_seen() -> None:

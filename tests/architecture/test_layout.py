@@ -47,6 +47,8 @@ MAY_IMPORT = {
     "": _CLIENT | {"app"},
 }
 IMPURE = {"os", "time", "threading", "asyncio", "multiprocessing", "socket", "pathlib", "io", "subprocess", "signal"}
+LOG_CALL = re.compile(r"log\.(debug|info|warning|error|exception|critical|log)")
+NEVER_LOGGED = {"error", "exc", "broken", "payload", "key", "headers", "record", "reason", "message", "result"}
 # Imports inside functions that are worth it, with the reason.
 LATE_IMPORTS = {
     "application.py": "an app that was given another engine imports nothing of dq's own",
@@ -172,6 +174,19 @@ def test_no_two_test_files_have_one_name() -> None:
     """The whole suite could not be collected: tests are no packages."""
     names = [path.name for path in (ROOT / "tests").rglob("*.py") if path.name != "conftest.py"]
     assert [name for name in sorted(set(names)) if names.count(name) > 1] == []
+
+
+def test_no_log_call_quotes_an_error_or_a_part_of_a_record() -> None:
+    """Errors go through `words_of` and its like: see `dq.model.told`. (`log.exception` shows none of their texts either.)"""
+    bad = []
+    for path in FILES:
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.Call) and LOG_CALL.fullmatch(ast.unparse(node.func)):
+                names = [part.id if isinstance(part, ast.Name) else getattr(part, "attr", "") for part in node.args[1:]]
+                built = [part for part in node.args if isinstance(part, (ast.JoinedStr, ast.Subscript))]
+                if built or NEVER_LOGGED & set(names):
+                    bad.append(f"{path}:{node.lineno}: {ast.unparse(node)}")
+    assert bad == []
 
 
 def test_importing_dq_is_light() -> None:

@@ -13,7 +13,8 @@ import orjson
 import pytest
 
 from dq import operator_logs
-from dq.errors import BackendFailed, Damaged, DiskFull, InvalidPayload, InvalidSetting
+from dq.errors import BackendFailed, Damaged, DiskFull, InvalidPayload, InvalidSetting, ListenerDropped, StreamReadOnly
+from dq.log.guard import failed
 from dq.model.shown import outlined
 from dq.model.told import about, foreign, frames_of, place_of, words_of
 from dq.operator_logs import LINE_BYTES_MAX, LineHandler, LogWish, wished
@@ -160,9 +161,22 @@ def test_what_a_log_says_of_errors() -> None:
     """dq's own words and the system's; of a user's error its type and its place."""
     assert words_of(Damaged("orders/0 is damaged at byte 7: run repair")) == "orders/0 is damaged at byte 7: run repair"
     assert words_of(FileNotFoundError(2, "No such file or directory", "/x\x1b")) == "/x\\u001b: No such file or directory"
-    for error in (ValueError("secret"), InvalidPayload("payload['secret'] is nan"), BackendFailed("Own failed: secret")):
+    for error in (ValueError("secret"), InvalidPayload("payload['secret'] is nan"), BackendFailed("KeyError: secret")):
         assert "secret" not in words_of(error)
         assert type(error).__name__ in words_of(error)
+    # A backend class's own words are left out, wherever they are quoted, and a listener's.
+    own = failed(LineHandler, "store a batch in stream 'orders', bucket 0", ValueError("secret: {'card': 1}\nsecret"))
+    for error in (
+        own,
+        BackendFailed(f"{own}; whether it is stored is not known"),
+        StreamReadOnly(f"it takes no records: {own}"),
+    ):
+        assert "secret" in str(error)
+        assert words_of(error).endswith(
+            "the backend class LineHandler failed to store a batch in stream 'orders', bucket 0: ValueError"
+        )
+    dropped = ListenerDropped("this listener failed 3 times in a row, the last time with 'KeyError: secret'. Mend it")
+    assert words_of(dropped) == "this listener failed 3 times in a row"
     assert foreign(OSError(2, "secret", "secret")) == "FileNotFoundError"
     error = raised(ZeroDivisionError("secret"))
     assert re.fullmatch(r"ZeroDivisionError at test_lines\.py:\d+ in raised", place_of(error))
@@ -177,7 +191,11 @@ def test_an_outline_shows_numbers_and_how_long_the_rest_is() -> None:
     assert "41" not in shown
     assert "'intent': 7" in shown
     assert "'at': [1.5]" in shown
-    assert outlined(["secret"]) == "<list of 1>"
+    assert outlined(["secret", 1, {"secret": 1}]) == "[<text of 6>, 1, <dict of 1>]"
+    deep: list[object] = ["secret"]
+    for _ in range(900):
+        deep = [deep, "secret"]
+    assert outlined(deep) == "[[[[...], <text of 6>], <text of 6>], <text of 6>]"
 
 
 def test_the_environment_says_how_to_log(monkeypatch: pytest.MonkeyPatch) -> None:

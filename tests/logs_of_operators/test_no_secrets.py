@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import logging
 import os
 import signal
 import subprocess
@@ -14,7 +16,9 @@ import orjson
 import pytest
 
 import dq
+from dq.app import AppConfig
 from dq.cli.log_options import _wish_of, again
+from dq.embedded import NonBlockingPersistentQueue
 from dq.model.about import check_about
 from dq.model.event import decode
 from dq.model.told import words_of
@@ -29,7 +33,7 @@ import logging
 from dq import App, Task
 from dq.app import AppConfig
 
-app = App(sink="w", config=AppConfig(handler_max_attempts=2))
+app = App(sink="w", config=AppConfig(handler_max_attempts=1))
 
 @app.handler("jobs", timeout=0.05)
 def plain(job, task: Task):
@@ -55,7 +59,7 @@ def typed(job: int, task: Task):
 """
 
 
-def planted(publisher: dq.Publisher, count: int = 2) -> None:
+def planted(publisher: dq.Publisher, count: int = 1) -> None:
     for n in range(count):
         publisher.publish(
             {"card": f"{PLANTED}-card-{n}"}, key=f"{PLANTED}-key", name=f"{PLANTED}-name",
@@ -135,7 +139,47 @@ def spoil(directory: Path, good: bytes, bad: bytes) -> None:
 
 def dead(broker: dq.Broker, handlers: tuple[str, ...]) -> bool:
     sinks = broker.stats()["consumer_broker"].get("sinks", {})
-    return all(sinks.get(f"w.{name}", {}).get("dead_lettered", 0) == 2 for name in handlers)
+    return all(sinks.get(f"w.{name}", {}).get("dead_lettered", 0) == 1 for name in handlers)
+
+
+def test_nothing_is_in_what_a_library_says_either(
+    broker: dq.BrokerManager, name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where a program sets up logging itself, with its tracebacks and all."""
+
+    def fail(what: object) -> None:
+        raise ValueError(f"{PLANTED} {what}")
+
+    with caplog.at_level(logging.DEBUG, "dq"):
+        # When a callback of a receipt, a listener and handlers fail
+        with dq.Publisher(broker, name) as publisher:
+            future = publisher.submit({"card": PLANTED}, key=PLANTED, headers={"h": PLANTED})
+            future.result(10)
+            future.add_done_callback(fail)
+        app = dq.App(broker, sink=name, config=AppConfig(handler_max_attempts=1))
+        app.handler(name, name="sync")(lambda payload: fail(payload))
+
+        @app.handler(name, name="async")
+        async def fail_later(payload: object) -> None:
+            fail(payload)
+
+        app.run(burst=True)
+        with broker.listen(name, fail):
+            for _ in range(3):
+                broker.broadcast(name, {"card": PLANTED}, mode="best")
+            until(lambda: "failed 3 times in a row" in caplog.text)
+        # And an operation of a queue that nobody asks about
+        with NonBlockingPersistentQueue(tmp_path / "queue", max_elements=1) as queue:
+            queue.push([PLANTED.encode(), PLANTED.encode()])
+            queue.push([PLANTED])
+            queue.len.get()
+            gc.collect()
+    said = [record.getMessage() for record in caplog.records]
+    assert len([line for line in said if "failed at task" in line]) == 2
+    assert "the callback of a receipt failed: ValueError at test_no_secrets.py" in caplog.text
+    assert caplog.text.count("nobody asked for its outcome") == 2
+    assert PLANTED not in caplog.text
+    assert PLANTED not in str([vars(record).get("dq") for record in caplog.records])
 
 
 def test_a_frame_that_is_no_event_is_not_quoted() -> None:

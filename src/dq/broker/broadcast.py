@@ -135,10 +135,10 @@ class Broadcasts:
             told.fail("a listener left before it had taken it")
             self._answer_if_over(told)
 
-    def _drop(self, client: Listener, why: str, logged: str = "") -> None:
+    def _drop(self, client: Listener, why: str) -> None:
         """Nothing more is told to this listener; it learns why, now or when it comes again."""
         extra = about(client=client.id, client_pid=client.pid)
-        log.warning("listener %s (pid %d) is dropped: %s", client.id, client.pid, words_of(logged or why), extra=extra)
+        log.warning("listener %s (pid %d) is dropped: %s", client.id, client.pid, words_of(why), extra=extra)
         self._dropped[client.id] = why
         if len(self._dropped) > _DROPPED_MAX:
             del self._dropped[next(iter(self._dropped))]
@@ -233,9 +233,8 @@ class Broadcasts:
         self._answer_if_over(told)
         client.failures += 1
         if client.failures >= LIMITS.listener_failures_max:
-            why = f"this listener failed {client.failures} times in a row"
-            said = f"{why}, the last time with {reason[:_REASON_CHARS_MAX]!r}. Mend it and listen anew"
-            self._drop(client, said, why)  # the error is of the user's, and not for a log
+            why = f"this listener failed {client.failures} times in a row, the last time with {reason[:_REASON_CHARS_MAX]!r}"
+            self._drop(client, f"{why}. Mend it and listen anew")
 
     @staticmethod
     def _answered(client: Listener, number: int) -> Told | None:

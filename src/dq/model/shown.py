@@ -15,7 +15,6 @@ _STEERING: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u
 # Of a line or a note of a log: what is the user's, whatever its type.
 _USERS: Final = frozenset({"payload", "base64", "key", "headers", "name", "once", "error", "reason", "errors", "note"})
 _FIELDS_MAX: Final = 16
-_NUMBERS_MAX: Final = 6
 
 
 def shown(value: object) -> str:
@@ -23,26 +22,33 @@ def shown(value: object) -> str:
     return _REPR.repr(value)[:CHARS_MAX]
 
 
+class _Hidden:
+    """Stands for a value that is not quoted."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __repr__(self) -> str:
+        return self._what
+
+
 def outlined(value: object) -> str:
-    """As `shown`, for what may end in an operator's log: numbers are shown, of texts and the rest how much there is."""
+    """As `shown`, for what may end in an operator's log: of numbers and lists what they are, of texts how long they are."""
     if isinstance(value, dict):
-        fields = [
-            f"{shown(name)}: {'…' if name in _USERS else _outline(part)}" for name, part in list(value.items())[:_FIELDS_MAX]
-        ]
-        return f"{{{', '.join(fields)}}}"[:CHARS_MAX]
-    return _outline(value)
+        parts = list(value.items())[:_FIELDS_MAX]
+        return shown({name: _Hidden("…") if name in _USERS else _outline(part, _REPR.maxlevel) for name, part in parts})
+    return shown(_outline(value, _REPR.maxlevel))
 
 
-def _outline(value: object) -> str:
+def _outline(value: object, levels: int) -> object:
     if value is None or isinstance(value, (bool, int, float)):
-        return shown(value)
+        return value
     if isinstance(value, str):
-        return f"<text of {len(value)}>"
-    if isinstance(value, (list, tuple)) and len(value) <= _NUMBERS_MAX and all(type(part) in (int, float) for part in value):
-        return shown(value)
-    return (
-        f"<{type(value).__name__} of {len(value)}>" if isinstance(value, (list, tuple, dict)) else f"<{type(value).__name__}>"
-    )
+        return _Hidden(f"<text of {len(value)}>")
+    if isinstance(value, (list, tuple)):
+        # What lies deeper is not shown.
+        return [_outline(part, levels - 1) for part in value[: _REPR.maxlist + 1]] if levels else value
+    return _Hidden(f"<dict of {len(value)}>" if isinstance(value, dict) else f"<{type(value).__name__}>")
 
 
 def safe(text: object) -> str:

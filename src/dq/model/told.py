@@ -7,22 +7,27 @@ the dead letter. A log names its type, and the place in the code.
 from __future__ import annotations
 
 import os
+import re
 import traceback
 from typing import Any, Final
 
-from dq.errors import BackendFailed, DqError, InvalidPayload, NotImportable
+from dq.errors import DqError, NotImportable
 from dq.model.shown import one_line
 
 FACTS: Final = "dq"
 """The attribute of a `logging.LogRecord` that has the facts of a line."""
 _CHARS_MAX: Final = 1_500
 _FRAMES_MAX: Final = 40
-# Errors of dq's in whose text is what somebody gave: a path within a payload, the error of a user's class.
-_QUOTING: Final = (InvalidPayload, BackendFailed)
+# Errors of dq's whose text may have what a user gave in it: a path within a payload, the error of a class of the user's.
 _HINTS: Final = {
     "BackendFailed": "a backend class of yours failed; whoever published or consumes was told how",
     "InvalidPayload": "what was to be published cannot be written as JSON",
 }
+# And what of other texts is left out: that of a backend class's error after its type, and that of a listener's.
+_FOREIGN: Final = (
+    (re.compile(r"(the backend class \S+ failed to [^:]+: \w+): .*", re.DOTALL), r"\1"),
+    (re.compile(r", the last time with .*", re.DOTALL), ""),
+)
 
 
 def about(error: BaseException | str | None = None, **facts: object) -> dict[str, Any]:
@@ -43,12 +48,8 @@ def words_of(error: BaseException | str) -> str:
     Args:
         error: the error; or its text, where it is known to be dq's own.
     """
-    if isinstance(error, str):
-        return one_line(error)[:_CHARS_MAX]
-    if isinstance(error, _QUOTING):
-        return words_told(type(error).__name__, "")
-    if isinstance(error, DqError):
-        return one_line(error)[:_CHARS_MAX]
+    if isinstance(error, (str, DqError)):
+        return words_told(type(error).__name__, str(error))
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
         return one_line(f"{where}{error.strerror}")[:_CHARS_MAX]
@@ -57,8 +58,12 @@ def words_of(error: BaseException | str) -> str:
 
 def words_told(kind: str, message: str) -> str:
     """The same of an error that came by an event, as the name of its type and its text."""
-    hint = _HINTS.get(kind)
-    return one_line(message)[:_CHARS_MAX] if hint is None else f"{kind}: {hint}"
+    kept = message
+    for foreign_part, instead in _FOREIGN:
+        kept = foreign_part.sub(instead, kept)
+    if kept == message and kind in _HINTS:
+        return f"{kind}: {_HINTS[kind]}"
+    return one_line(kept)[:_CHARS_MAX]
 
 
 def foreign(error: BaseException) -> str:

@@ -25,9 +25,9 @@ import orjson
 from dq.errors import InvalidSetting
 from dq.model.shown import one_line, safe
 from dq.model.told import FACTS, frames_of
+from dq.settings.table import LOG_FORMATS, LOG_LEVELS
 
-FORMATS: Final = ("auto", "text", "json")
-LEVELS: Final = {name: getattr(logging, name.upper()) for name in ("debug", "info", "warning", "error", "critical")}
+LEVELS: Final = {name: getattr(logging, name.upper()) for name in LOG_LEVELS if name != "auto"}
 LINE_BYTES_MAX: Final = 4_096
 """A pipe takes so much at once: a line that is longer could be torn by that of another process (pipe(7), PIPE_BUF)."""
 _STYLES: Final = {"DEBUG": "dim", "INFO": "green", "WARNING": "yellow", "ERROR": "bold red", "CRITICAL": "bold red reverse"}
@@ -49,41 +49,29 @@ class LogWish:
     others: int | None = None
 
 
-def wished(usual: int = logging.WARNING, level: int | None = None, form: str | None = None) -> LogWish:
-    """What was said, else what `DQ_LOG_LEVEL` and `DQ_LOG_FORMAT` say, else what is usual.
+def wished(
+    settings: Mapping[str, Any], usual: int = logging.WARNING, level: int | None = None, form: str | None = None
+) -> LogWish:
+    """What was said, else what the settings say, else what is usual.
 
     Args:
+        settings: those of the data directory, by name.
         usual: the level where nothing was said.
         level: that was said, or None.
         form: that was said, or None.
 
     Raises:
-        InvalidSetting: one of them is none; the message names it.
+        InvalidSetting: `form` is none.
     """
-    said_level, said_form = from_environment(os.environ)
-    form = form or said_form or "auto"
-    if form not in FORMATS:
-        raise InvalidSetting(f"log_format is one of {', '.join(FORMATS)}, not {form!r}")
-    return LogWish(level if level is not None else usual if said_level is None else said_level, form)
+    form = form or str(settings["log_format"])
+    if form not in LOG_FORMATS:
+        raise InvalidSetting(f"log_format is one of {', '.join(LOG_FORMATS)}, not {form!r}")
+    return LogWish(LEVELS.get(settings["log_level"], usual) if level is None else level, form)
 
 
 def of_broker(level: int, form: str) -> LogWish:
     """How a process of a broker logs: what its libraries have to say below INFO helps no operator."""
     return LogWish(level, form, max(level, logging.INFO))
-
-
-def from_environment(variables: Mapping[str, str]) -> tuple[int | None, str | None]:
-    """What `DQ_LOG_LEVEL` and `DQ_LOG_FORMAT` say: (level, format), None where they are not set.
-
-    Raises:
-        InvalidSetting: one of them is none.
-    """
-    level, form = variables.get("DQ_LOG_LEVEL", "").lower(), variables.get("DQ_LOG_FORMAT", "").lower()
-    if level and level not in LEVELS:
-        raise InvalidSetting(f"DQ_LOG_LEVEL is one of {', '.join(LEVELS)}, not {level!r}")
-    if form and form not in FORMATS:
-        raise InvalidSetting(f"DQ_LOG_FORMAT is one of {', '.join(FORMATS)}, not {form!r}")
-    return (LEVELS[level] if level else None), form or None
 
 
 def begin(process: str, wish: LogWish) -> bool:
@@ -110,7 +98,7 @@ def dump_stacks_at_signal() -> None:
     """At SIGUSR1 this process writes the stacks of all its threads to standard error, and goes on. Not where somebody else has
     a use for that signal."""
     if signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL:
-        faulthandler.register(signal.SIGUSR1)
+        faulthandler.register(signal.SIGUSR1, file=2)  # which is there: sys.stderr is None where it was closed
 
 
 class LineHandler(logging.Handler):

@@ -140,7 +140,7 @@ def test_without_a_broker_it_starts_none_unless_told(tmp_path: Path) -> None:
         assert work.wait() == 69
         assert work.said.count("\n") == 1
         assert "or say --start" in work.said
-    with Terminal("work_jobs:app", "--start", "--burst", root=tmp_path / "data") as work:
+    with Terminal("work_jobs:app", "--create", "--burst", root=tmp_path / "data") as work:
         assert work.wait() == 0, work.said
         # Then the broker stays a while, for others
         with dq.connect(tmp_path / "data") as broker:

@@ -134,7 +134,7 @@ def test_a_setting_is_refused_by_the_brokers_too(broker, name, bad):
     assert sink_of(broker, name) == {}
 
 
-@pytest.mark.parametrize("bad", [-1, math.nan, "10", True, None, 10**30, timedelta(seconds=-1)], ids=ids)
+@pytest.mark.parametrize("bad", [-1, math.nan, "10", True, 10**30, timedelta(seconds=-1)], ids=ids)
 @pytest.mark.parametrize("argument", ["linger", "reconnect_timeout"])
 def test_seconds_of_a_publisher_are_refused_by_name(broker, name, argument, bad):
     """bad input 52."""

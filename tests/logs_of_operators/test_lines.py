@@ -7,7 +7,10 @@ import logging
 import os
 import re
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -18,6 +21,7 @@ from dq.log.guard import failed
 from dq.model.shown import outlined
 from dq.model.told import about, foreign, frames_of, place_of, words_of
 from dq.operator_logs import LINE_BYTES_MAX, LineHandler, LogWish, wished
+from dq.settings.values import settings_of
 
 STEERING = "\x1b]0;owned\x07\x9b31m\u202e\r\n2026-01-01T00:00:00.000Z ERROR forged"
 
@@ -198,24 +202,21 @@ def test_an_outline_shows_numbers_and_how_long_the_rest_is() -> None:
     assert outlined(deep) == "[[[[...], <text of 6>], <text of 6>], <text of 6>]"
 
 
-def test_the_environment_says_how_to_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("DQ_LOG_LEVEL", raising=False)
-    monkeypatch.delenv("DQ_LOG_FORMAT", raising=False)
-    assert wished() == LogWish(logging.WARNING, "auto")
-    monkeypatch.setenv("DQ_LOG_LEVEL", "Info")
-    monkeypatch.setenv("DQ_LOG_FORMAT", "json")
-    assert wished(logging.ERROR) == LogWish(logging.INFO, "json")
-    assert wished(logging.ERROR, logging.DEBUG, "text") == LogWish(logging.DEBUG, "text")
-    monkeypatch.setenv("DQ_LOG_LEVEL", "loud")
-    with pytest.raises(InvalidSetting, match="one of debug, info, warning, error, critical, not 'loud'"):
-        wished()
-    monkeypatch.setenv("DQ_LOG_LEVEL", "")
-    monkeypatch.setenv("DQ_LOG_FORMAT", "xml")
+def test_the_environment_says_how_to_log(tmp_path: Path) -> None:
+    def settings(**environ: str) -> Mapping[str, Any]:
+        return settings_of(tmp_path, environ={f"DQ_{name}": value for name, value in environ.items()}).values
+
+    assert wished(settings()) == LogWish(logging.WARNING, "auto")
+    assert wished(settings(LOG_LEVEL="")) == LogWish(logging.WARNING, "auto")
+    said = settings(LOG_LEVEL="Info", LOG_FORMAT="json")
+    assert wished(said, logging.ERROR) == LogWish(logging.INFO, "json")
+    assert wished(said, logging.ERROR, logging.DEBUG, "text") == LogWish(logging.DEBUG, "text")
+    with pytest.raises(InvalidSetting, match="one of auto, debug, info, warning, error, critical, not 'loud'"):
+        settings(LOG_LEVEL="loud")
     with pytest.raises(InvalidSetting, match="one of auto, text, json, not 'xml'"):
-        wished()
-    monkeypatch.delenv("DQ_LOG_FORMAT")
+        settings(LOG_FORMAT="xml")
     with pytest.raises(InvalidSetting, match="log_format"):
-        wished(form="xml")
+        wished(settings(), form="xml")
 
 
 def test_a_program_that_logs_in_its_own_way_keeps_it() -> None:

@@ -216,10 +216,10 @@ def test_an_error_that_ends_serve_is_a_line_of_json_too(tmp_path: Path) -> None:
         ((0, 9), LogWish(40, "auto", 110)),
     ],
 )
-def test_v_and_q_are_steps(options: tuple[int, int], wish: LogWish, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("DQ_LOG_LEVEL", raising=False)
-    assert _wish_of(20, *options, None) == wish
+def test_v_and_q_are_steps(options: tuple[int, int], wish: LogWish) -> None:
+    usual = LogWish(20, "auto")
+    assert _wish_of(usual, 20, *options) == wish
     # And another process of the same command is told the same
     words = again(wish)
     verbose, quiet = (sum(word.count(letter) for word in words if word in ("-v", "-vv", "-q", "-qq")) for letter in "vq")
-    assert _wish_of(20, verbose, quiet, words[-1]).level == wish.level
+    assert (_wish_of(usual, 20, verbose, quiet).level, words[-1]) == (wish.level, wish.form)

@@ -199,6 +199,8 @@ class SimLife:
 
     def __init__(self, files: SimDisk, clock: FakeClock, chance: random.Random, held: set[Path], *, fresh: bool) -> None:
         self.root, self.limits, self.fresh = ROOT, SMALL, fresh
+        self.stream_defaults: dict[str, object] = {}
+        self.sink_defaults: dict[str, object] = {}
         self.files, self.clock, self.poller = files, clock, SimPoller(chance)
         self.watchers = Watchers(self.poller)
         self.exit_code = ExitCode.DONE

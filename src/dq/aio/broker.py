@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 from collections.abc import Mapping
@@ -54,7 +53,7 @@ class Broker(Face[SyncBroker]):
         once: str | None = None,
         priority: int = 0,
         expires: float | timedelta | datetime | None = None,
-        timeout: float = LIMITS.publish_timeout_seconds,
+        timeout: float | None = None,
     ) -> Receipt:
         """Publishes one record to a stream and returns once it is committed. For many a `Publisher` is faster."""
         options: dict[str, Any] = {
@@ -111,7 +110,7 @@ class Broker(Face[SyncBroker]):
 class BrokerManager(Broker):
     """The broker of a data directory, started by this process, stopped at the end of `async with`; see `dq.BrokerManager`."""
 
-    def __init__(self, path: str | os.PathLike[str] | None = None, *, log_level: int = logging.WARNING) -> None:
+    def __init__(self, path: str | os.PathLike[str] | None = None, *, log_level: int | None = None) -> None:
         self.root = root_of(path)
         super().__init__(partial(SyncBrokerManager, self.root, log_level=log_level))
 
@@ -123,11 +122,11 @@ class BrokerManager(Broker):
 
 
 class _Attached(Broker):
-    def __init__(self, path: str | os.PathLike[str] | None, start: bool, log_level: int) -> None:
+    def __init__(self, path: str | os.PathLike[str] | None, start: bool, log_level: int | None) -> None:
         self.root = root_of(path)
         super().__init__(partial(sync_connect, self.root, start=start, log_level=log_level))
 
 
-def connect(path: str | os.PathLike[str] | None = None, *, start: bool = False, log_level: int = logging.WARNING) -> Broker:
+def connect(path: str | os.PathLike[str] | None = None, *, start: bool = False, log_level: int | None = None) -> Broker:
     """Attaches to the broker that serves a data directory: `async with connect("queue_data") as broker`; see `dq.connect`."""
     return _Attached(path, start, log_level)

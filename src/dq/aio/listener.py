@@ -13,7 +13,6 @@ from dq.aio.face import Face
 from dq.aio.threads import in_thread
 from dq.client.listener import Listener as SyncListener
 from dq.client.place import Place, root_of
-from dq.config import LIMITS
 from dq.model.signal import Signal
 
 
@@ -30,7 +29,7 @@ class Listener(Face[SyncListener]):
         *channels: str,
         topic: str | None = None,
         pattern: str | re.Pattern[str] | None = None,
-        reconnect_timeout: float | timedelta = LIMITS.reconnect_timeout_seconds,
+        reconnect_timeout: float | timedelta | None = None,
     ) -> None:
         make = partial(SyncListener, root_of(broker), *channels, topic=topic, pattern=pattern)
         super().__init__(partial(make, reconnect_timeout=reconnect_timeout))

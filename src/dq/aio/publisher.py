@@ -44,7 +44,7 @@ class Publisher(Face[SyncPublisher]):
         linger: float | timedelta = 0.0,
         *,
         create: bool = True,
-        reconnect_timeout: float | timedelta = LIMITS.reconnect_timeout_seconds,
+        reconnect_timeout: float | timedelta | None = None,
     ) -> None:
         options = {"create": create, "reconnect_timeout": reconnect_timeout}
         super().__init__(partial(SyncPublisher, root_of(broker), stream, batch_size, linger, **options))  # type: ignore[arg-type]
@@ -72,7 +72,7 @@ class Publisher(Face[SyncPublisher]):
         once: str | None = None,
         priority: int = 0,
         expires: float | timedelta | datetime | None = None,
-        timeout: float = LIMITS.publish_timeout_seconds,
+        timeout: float | None = None,
     ) -> Receipt:
         """Publishes one record and returns once it is committed; see `dq.Publisher.publish`.
 
@@ -82,7 +82,7 @@ class Publisher(Face[SyncPublisher]):
         if tracing.tracer is not None and type(headers) is not Carried:
             call = partial(self.publish, payload, key=key, topic=topic, name=name, delay=delay, once=once, timeout=timeout)
             return await tracing.tracer.publish_async(self.stream, headers, partial(call, priority=priority, expires=expires))
-        way = None
+        way, timeout = None, self._it.publish_timeout if timeout is None else timeout
         if delay is not None or once is not None or expires is not None or priority is not PLAIN_PRIORITY:
             way = self._it.way(delay, once, priority, expires)
         future = self._begin(payload, key, topic, name, headers, way, urgent=True)

@@ -11,7 +11,6 @@ from dq.aio.threads import in_thread
 from dq.client.stream import Stream as SyncStream
 from dq.client.stream import StreamStats
 from dq.client.stream import Topic as SyncTopic
-from dq.config import LIMITS
 from dq.model.settings import StreamSettings
 
 
@@ -49,7 +48,7 @@ class Stream:
         priority: int = 0,
         expires: float | timedelta | datetime | None = None,
         only_if_exists: bool = False,
-        timeout: float = LIMITS.publish_timeout_seconds,
+        timeout: float | None = None,
     ) -> str | None:
         """Adds one record and returns its id once it is committed; see `dq.Stream.add`."""
         options: dict[str, Any] = {
@@ -113,7 +112,7 @@ class Topic:
         priority: int = 0,
         expires: float | timedelta | datetime | None = None,
         only_if_exists: bool = False,
-        timeout: float = LIMITS.publish_timeout_seconds,
+        timeout: float | None = None,
     ) -> str | None:
         """As `Stream.add`, with this topic."""
         options: dict[str, Any] = {

@@ -20,11 +20,12 @@ import resource
 import signal
 import socket
 import threading
+from collections.abc import Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dq import operator_logs
 from dq.broker.watchers import Watchers
@@ -125,6 +126,10 @@ class Setup:
     """False for a broker that is started in place of one that died."""
     log_format: str = "auto"
     log_process: str = "broker"
+    stream_defaults: Mapping[str, Any] = field(default_factory=dict)
+    """What the settings of the directory say of new streams, as it was read when the manager started."""
+    sink_defaults: Mapping[str, Any] = field(default_factory=dict)
+    """The same of new sinks."""
 
 
 class Life:
@@ -132,6 +137,7 @@ class Life:
 
     def __init__(self, setup: Setup, inbox: Queue[bytes], outbox: Queue[bytes], handover: socket.socket) -> None:
         self.root, self.fresh = Path(setup.root), setup.fresh
+        self.stream_defaults, self.sink_defaults = setup.stream_defaults, setup.sink_defaults
         self.limits = LIMITS
         self.files = Files()
         self.clock = Clock()

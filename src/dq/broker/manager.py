@@ -28,6 +28,8 @@ from dq.log import memory
 from dq.log.files import Files
 from dq.model.event import Event, EventOwner, EventType
 from dq.model.told import about, words_of, words_told
+from dq.settings.setting import Part
+from dq.settings.values import PLAIN, Settings
 from dq.transport.poller import Poller
 
 log = logging.getLogger("dq")
@@ -41,17 +43,30 @@ class Manager:
         root: the data directory; made if it is not there.
         log_level: of the brokers' processes, as `log_format`.
         linger: leave so many seconds after the last client; None: stay.
+        settings: of the directory, as they are from now on; default: all as dq has it.
     """
 
     def __init__(
-        self, root: Path, log_level: int = logging.WARNING, linger: float | None = None, log_format: str = "auto"
+        self,
+        root: Path,
+        log_level: int = logging.WARNING,
+        linger: float | None = None,
+        log_format: str = "auto",
+        settings: Settings = PLAIN,
     ) -> None:
         self.root = root
         self._linger = linger
         self._files = Files()
         self._poller = Poller()
         self._watchers = watchers = Watchers(self._poller)
-        setup = Setup(os.fspath(root), log_level, log_format=log_format)
+        setup = Setup(
+            os.fspath(root),
+            log_level,
+            log_format=log_format,
+            stream_defaults=settings.wished(Part.STREAM),
+            sink_defaults=settings.wished(Part.SINK),
+        )
+        self._settings = settings.told()
         self.publisher_broker = Supervised(
             EventOwner.PUBLISHER_BROKER, publisher_broker.main, setup, self._poller, self._on_event, self._on_death, watchers
         )
@@ -267,6 +282,7 @@ class Manager:
             "root": os.fspath(self.root),
             "clients": self._reception.attached,
             "registered": self._registry.to_list(),
+            "settings": self._settings,
         }
 
 

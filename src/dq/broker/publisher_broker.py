@@ -38,6 +38,7 @@ from dq.model.event import Event, EventOwner, EventType
 from dq.model.names import LATER_SUFFIX, base_stream, check_client_id, check_name, check_new_stream
 from dq.model.settings import StreamSettings
 from dq.model.told import about, words_of
+from dq.settings.values import with_defaults
 
 if TYPE_CHECKING:
     from multiprocessing.queues import Queue
@@ -150,9 +151,8 @@ class PublisherBroker:
         base = self._catalog.get(base_stream(name) or "")
         if base is None:
             check_new_stream(name)
-        else:
-            wish = {"once_seconds": base.settings.once_seconds, **wish}
-        settings = StreamSettings.from_dict(wish)
+        defaults = self._life.stream_defaults if base is None else {"once_seconds": base.settings.once_seconds}
+        settings = StreamSettings.from_dict(with_defaults(defaults, wish))
         if base is not None and name.endswith(LATER_SUFFIX):
             settings = base.settings.of_later()
         stream = self._catalog.create(name, settings)

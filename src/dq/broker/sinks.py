@@ -22,6 +22,7 @@ from dq.model.names import near_names
 from dq.model.settings import SinkSettings
 from dq.model.start import parse_start
 from dq.model.told import about, words_of
+from dq.settings.values import with_defaults
 
 log = logging.getLogger("dq")
 
@@ -107,7 +108,7 @@ class Sinks:
         try:
             run = self.get(name)
         except UnknownSink:
-            settings = SinkSettings.from_dict(wish)
+            settings = SinkSettings.from_dict(with_defaults(self._life.sink_defaults, wish))
             check_pushable(list(opened))
             parse_start(settings.start).check_over({each["stream"]: range(len(each["ends"])) for each in opened})
             return self._run(name, make_sink(self._life.files, self._life.root, name, settings))

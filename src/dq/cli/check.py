@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
 import click
 
-from dq.cli.options import data, examples
+from dq.cli.options import data_alone, examples
 from dq.cli.output import line, one_line
 from dq.client.broker import Broker
-from dq.errors import BrokerError, DqError
+from dq.errors import BrokerError, DqError, InvalidSetting, LogError
+from dq.settings.values import settings_of
 
 _WORDS = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
 
 
 @click.command(epilog=examples("dq check", "dq check --waiting 1000,10000 --dead 1,100"))
-@data
+@data_alone
 @click.option("--waiting", default="", metavar="WARN,CRIT", help="Records that wait in any one sink.")
 @click.option("--dead", default="", metavar="WARN,CRIT", help="Dead letters of any one stream.")
 def command(root: Path, waiting: str, dead: str) -> int:
@@ -29,6 +31,10 @@ def command(root: Path, waiting: str, dead: str) -> int:
     try:
         with Broker(root) as broker:
             found = _findings(broker.stats(), limits)
+        with contextlib.suppress(LogError):  # of this user; the broker may well be allowed to read it
+            settings_of(root, strict=True)
+    except InvalidSetting as error:
+        found = [(2, f"its broker could not be started again: {error}")]
     except BrokerError as error:
         found = [(2, str(error).partition(":")[0])]
     except (DqError, OSError) as error:

@@ -34,6 +34,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "serve": Entry("serve", "Run a broker in the foreground.", _RUN),
     "stop": Entry("stop", "Stop the broker in order.", _RUN),
     "status": Entry("status", "Say whether a broker runs, and what there is.", _RUN),
+    "config": Entry("config", "Show every setting: its value, where that came from, and why its default is what it is.", _RUN),
     "publish": Entry("publish", "Publish records: an argument, or a line of standard input each.", _DATA),
     "consume": Entry("consume", "Consume a sink: print each task, or run a command for it.", _DATA),
     "work": Entry("work", "Run the handlers of an app.", _DATA),

@@ -17,9 +17,9 @@ from dq.cli.exits import Exit
 from dq.cli.log_options import log_options
 from dq.cli.options import Span, as_json, data, examples, start_broker
 from dq.cli.output import remark
+from dq.cli.reach import reached
 from dq.cli.records import FORMAT_HELP, Printer, payload_text, printer
 from dq.cli.trace_variables import variables_of
-from dq.client.broker import connect
 from dq.client.consumer import Consumer
 from dq.client.task import Task
 from dq.operator_logs import LogWish
@@ -61,7 +61,7 @@ def command(
     no_ack: bool,
     start: str | None,
     form: str | None,
-    start_broker: bool,
+    start_broker: str,
     as_json: bool,
     logs: LogWish,
 ) -> int:
@@ -73,7 +73,7 @@ def command(
         raise click.UsageError("--exec acks by its exit code: it has no --no-ack")
     show = printer(form, json=as_json, plain=payload_text)
     operator_logs.begin("consumer", logs)
-    with connect(root, start=start_broker, log_level=logs.level, log_format=logs.form) as broker:
+    with reached(root, start_broker, logs) as broker:
         consumer = Consumer(broker, *streams, sink=sink, idle_timeout=timeout, start=start, create=bool(streams))
         signal.signal(signal.SIGTERM, lambda _number, _frame: consumer.stop())
         with consumer:

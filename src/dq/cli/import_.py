@@ -8,9 +8,9 @@ from pathlib import Path
 import click
 
 from dq.cli.exits import Exit
-from dq.cli.options import as_json, data, examples, start_broker
+from dq.cli.options import CREATE, as_json, data, examples, start_alone
 from dq.cli.output import json_line, line, number, remark
-from dq.client.broker import connect
+from dq.cli.reach import reached
 from dq.errors import DqError
 from dq.transfer.entry import BadLine, Entries
 from dq.transfer.load import Import
@@ -27,13 +27,15 @@ from dq.transfer.load import Import
 @click.argument("file", metavar="FILE|-", type=click.Path(dir_okay=False, allow_dash=True))
 @data
 @click.option("--stream", metavar="NAME", help="Into this stream, all of it (default: each record into that of its name).")
-@click.option("--create", is_flag=True, help="Make a missing stream, with the settings it had.")
+@click.option(
+    "--create", is_flag=True, help="Make a missing stream, with the settings it had, and for --start a missing data directory."
+)
 @click.option("--dry-run", is_flag=True, help="Only look whether all could be imported, and say how much that is.")
 @click.option("--again", is_flag=True, help="Store once more what is there already.")
-@start_broker
+@start_alone
 @as_json
 def command(
-    file: str, root: Path, stream: str | None, create: bool, dry_run: bool, again: bool, start_broker: bool, as_json: bool
+    file: str, root: Path, stream: str | None, create: bool, dry_run: bool, again: bool, start_broker: str, as_json: bool
 ) -> int:
     """Publishes the records of an export, with their keys, topics, names, headers, priorities and times to expire.
 
@@ -42,7 +44,7 @@ def command(
     is looked at as a whole first, and nothing is stored if a line of it is no record; of standard input, what comes before
     such a line is stored. See docs/export.md.
     """
-    with click.open_file(file, "rb") as lines, connect(root, start=start_broker) as broker:
+    with click.open_file(file, "rb") as lines, reached(root, CREATE if start_broker and create else start_broker) as broker:
         entries = Entries(stream)
         done = Import(broker, entries, create=create, again=again)
         if file != "-":

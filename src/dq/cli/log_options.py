@@ -13,9 +13,12 @@ import click
 
 from dq.cli.failures import code_of
 from dq.cli.output import remark
+from dq.client.place import root_of
 from dq.errors import DqError
 from dq.model.told import about, words_of
-from dq.operator_logs import FORMATS, LogWish, handler_in_use, wished
+from dq.operator_logs import LogWish, handler_in_use, wished
+from dq.settings.table import LOG_FORMATS
+from dq.settings.values import settings_of
 
 log = logging.getLogger("dq")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -32,10 +35,12 @@ def log_options(usual: int) -> Callable[[F], F]:
     def options(function: F) -> F:
         @functools.wraps(function)
         def command(*args: Any, verbose: int, quiet: int, log_format: str | None, **named: Any) -> Any:
-            return function(*args, logs=_wish_of(usual, verbose, quiet, log_format), **named)
+            root = named.get("root") or root_of(named.get("data") or None)
+            said = wished(settings_of(root, named.get("flags", ())).values, usual, None, log_format)
+            return function(*args, logs=_wish_of(said, usual, verbose, quiet), **named)
 
         for option in (
-            click.option("--log-format", type=click.Choice(FORMATS), help="Of the log on standard error (default: auto)."),
+            click.option("--log-format", type=click.Choice(LOG_FORMATS), help="Of the log on standard error (default: auto)."),
             click.option("-q", "--quiet", count=True, help="Log less; again: less still."),
             click.option("-v", "--verbose", count=True, help="Log more; again: that of all libraries too."),
         ):
@@ -45,8 +50,7 @@ def log_options(usual: int) -> Callable[[F], F]:
     return options
 
 
-def _wish_of(usual: int, verbose: int, quiet: int, form: str | None) -> LogWish:
-    wish = wished(usual, None, form)
+def _wish_of(wish: LogWish, usual: int, verbose: int, quiet: int) -> LogWish:
     if not verbose and not quiet:
         return wish
     level = max(usual - verbose * _STEP, logging.DEBUG) if verbose else usual + quiet * _STEP

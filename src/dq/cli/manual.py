@@ -1,6 +1,8 @@
-"""`python -m dq.cli.manual docs`: writes the pages of `docs/commands/`, and the list of them in `docs/commands.md`.
+"""`python -m dq.cli.manual docs`: writes the pages of `docs/commands/`, the list of them in `docs/commands.md`, and the
+tables of settings in `docs/configuration.md`.
 
-They are made from the commands' own help. A test compares them with what is committed, so that both cannot drift apart.
+They are made from the commands' own help and from the table of settings. A test compares them with what is committed, so that
+they cannot drift apart.
 """
 
 from __future__ import annotations
@@ -15,12 +17,15 @@ from typing import Final
 import click
 
 from dq.cli.commands import COMMANDS, dq
+from dq.settings.setting import Part
+from dq.settings.table import SETTINGS
 
 AGAIN: Final = "uv run python -m dq.cli.manual docs"
 """What writes the pages again."""
 
 _MARK: Final = f"<!-- Made by `{AGAIN}`; what is changed here by hand is lost. -->"
 _LIST: Final = re.compile(r"(?<=<!-- the commands -->\n).*?(?=<!-- so far the commands -->)", re.S)
+_SETTINGS: Final = re.compile(r"(?<=<!-- the settings -->\n).*?(?=<!-- so far the settings -->)", re.S)
 _NOT_MARKDOWN: Final = re.compile(r"(`[^`]*`)|([*\[\]])|(<)")
 
 
@@ -47,10 +52,26 @@ def with_list(page: str) -> str:
     return _LIST.sub(lambda _: "\n" + "\n".join(lines) + "\n", page)
 
 
+def with_settings(page: str) -> str:
+    """The text of `configuration.md` with the tables of all settings at its marks."""
+    lines = []
+    for part in Part:
+        lines += [f"### Of {part}", "", "| setting | variable | takes | default | why |", "| --- | --- | --- | --- | --- |"]
+        for each in SETTINGS.values():
+            if each.part is part:
+                default = each.text_of(each.default)
+                lines.append(f"| `{each.name}` | `{each.variable}` | {each.takes} | {default} | {_plain(each.why)} |")
+        lines.append("")
+    return _SETTINGS.sub(lambda _: "\n" + "\n".join(lines) + "\n", page)
+
+
 def write(docs: Path) -> int:
     """Writes the pages and the list; returns how many files were changed, made or deleted."""
     made = {docs / "commands" / name: text for name, text in pages().items()}
     made[docs / "commands.md"] = with_list((docs / "commands.md").read_text())
+    settings = docs / "configuration.md"
+    if settings.exists():
+        made[settings] = with_settings(settings.read_text())
     (docs / "commands").mkdir(exist_ok=True)
     changed = 0
     for path in set((docs / "commands").glob("*.md")) - set(made):

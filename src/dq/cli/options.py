@@ -11,13 +11,16 @@ from typing import Any, TypeVar
 
 import click
 
+from dq.cli.output import COLOR, CONFIRM, setting_of
 from dq.client.place import root_of
+from dq.settings.units import TIMES
+from dq.settings.values import settings_of
 
+START, CREATE = "start", "create"
 F = TypeVar("F", bound=Callable[..., Any])
 _PLACES = {
     "oldest": "oldest", "earliest": "oldest", "beginning": "oldest", "newest": "newest", "latest": "newest", "end": "newest",
 }  # fmt: skip
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3_600.0, "d": 86_400.0, "w": 604_800.0}
 _SPAN = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|min|m|h|d|w)?")
 
 
@@ -45,7 +48,7 @@ class Span(click.ParamType[float]):
         found = _SPAN.fullmatch(str(value))
         if found is None:
             self.fail(f"{value!r} is no time span: write seconds, or a number with ms, s, m, h, d or w", param, ctx)
-        return float(found[1]) * _UNITS[found[2] or "s"]
+        return float(found[1]) * TIMES[found[2] or "s"]
 
 
 class Moment(click.ParamType[timedelta | datetime]):
@@ -66,12 +69,29 @@ class Moment(click.ParamType[timedelta | datetime]):
         return moment if moment.tzinfo is not None else moment.astimezone()
 
 
+def _of_settings(context: click.Context, _param: click.Parameter, value: Path | None) -> Path:
+    """The data directory; what its settings say of the command line counts from now on. Raises InvalidSetting, LogError."""
+    root = value or root_of(None)
+    settings = settings_of(root)
+    context.meta.update({COLOR: settings["color"], CONFIRM: settings["confirm"]})
+    return root
+
+
+def _data(callback: Callable[..., Path]) -> Callable[[F], F]:
+    return click.option(
+        "-d", "--data", "root", type=DataDirectory(), default=None, callback=callback,
+        help="The data directory (default: $DQ_DIR, else queue_data, looked for upwards).",
+    )  # fmt: skip
+
+
 def data(function: F) -> F:
     """`--data DIR`: which broker is meant."""
-    return click.option(
-        "-d", "--data", "root", type=DataDirectory(), default=None, callback=lambda _c, _p, value: value or root_of(None),
-        help="The data directory (default: $DQ_DIR, else queue_data, looked for upwards).",
-    )(function)  # fmt: skip
+    return _data(_of_settings)(function)
+
+
+def data_alone(function: F) -> F:
+    """The same, for commands that say themselves what is wrong with the settings of the directory."""
+    return _data(lambda _c, _p, value: value or root_of(None))(function)
 
 
 def directory(function: F) -> F:
@@ -86,11 +106,28 @@ def as_json(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, an object a line.")(function)
 
 
-def start_broker(function: F) -> F:
-    """`--start`."""
+def start_alone(function: F) -> F:
+    """`--start`: the command takes "" or "start", and hands it to `dq.cli.reach`."""
     return click.option(
-        "--start", "start_broker", is_flag=True, help="Start a broker if none runs; it leaves 10 s after its last client."
-    )(function)
+        "--start", "start_broker", flag_value=START, default="",
+        help="Start a broker if none runs; it leaves 10 s after its last client.",
+    )(function)  # fmt: skip
+
+
+def start_broker(function: F) -> F:
+    """`--start` and `--create`: the same, or "create"."""
+    made = click.option(
+        "--create", "start_broker", flag_value=CREATE, help="As --start, and make the data directory if there is none."
+    )
+    return start_alone(made(function))
+
+
+def flags(function: F) -> F:
+    """`--set NAME=VALUE`: settings that are stronger than those of the file and the environment."""
+    return click.option(
+        "--set", "flags", multiple=True, metavar="NAME=VALUE",
+        help="A setting, as buckets=4 or log_level=debug; may be given again. `dq config` shows all.",
+    )(function)  # fmt: skip
 
 
 def place_of(text: str) -> str | timedelta | datetime:
@@ -103,12 +140,12 @@ def place_of(text: str) -> str | timedelta | datetime:
 
 
 def confirmed(what: str, *, yes: bool) -> None:
-    """Asks on a terminal whether to do what cannot be undone; without one it must have been said.
+    """Asks on a terminal whether to do what cannot be undone; without one it must have been said, here or in the settings.
 
     Raises:
         click.UsageError: nobody can be asked. click.ClickException: it is not to be done.
     """
-    if yes:
+    if yes or not setting_of(CONFIRM, True):
         return
     if not sys.stdin.isatty():
         raise click.UsageError(f"this would {what}: say --yes")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
+import click
 import orjson
 
 from dq.model.shown import one_line, safe
@@ -14,9 +15,23 @@ from dq.model.shown import one_line, safe
 __all__ = ["json_line", "line", "number", "one_line", "pairs", "remark", "safe", "seconds", "size", "styled", "table"]
 
 
+COLOR: Final = "dq.color"
+CONFIRM: Final = "dq.confirm"
+"""Under which the settings of this run stand in click's context."""
+
+
+def setting_of(name: str, default: Any) -> Any:
+    """What the settings say, where the command has read them."""
+    context = click.get_current_context(silent=True)
+    return default if context is None else context.meta.get(name, default)
+
+
 def styled() -> bool:
-    """Whether standard output is a terminal that wants colours: see https://no-color.org."""
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    """Whether standard output wants colours: a terminal, or it was said so; see https://no-color.org."""
+    wish = setting_of(COLOR, "auto")
+    if os.environ.get("NO_COLOR") or wish == "never":
+        return False
+    return wish == "always" or (sys.stdout.isatty() and os.environ.get("TERM") != "dumb")
 
 
 def json_line(value: Any) -> None:
@@ -65,7 +80,7 @@ def _rich_table(columns: Sequence[str], cells: Sequence[Sequence[str]], right: s
         shown.add_column(name, justify="right" if name in right else "left", overflow="fold")
     for row in cells:
         shown.add_row(*map(Text, row))
-    Console().print(shown)
+    Console(force_terminal=True).print(shown)
 
 
 def pairs(values: Mapping[str, Any]) -> None:

@@ -12,10 +12,10 @@ import click
 import orjson
 
 from dq.cli.exits import Exit
-from dq.cli.options import Moment, as_json, data, examples, start_broker
+from dq.cli.options import Moment, Span, as_json, data, examples, start_broker
 from dq.cli.output import json_line, line, number, remark
+from dq.cli.reach import reached
 from dq.cli.trace_variables import headers_of
-from dq.client.broker import connect
 from dq.client.publisher import Publisher
 from dq.errors import DqError, InvalidPayload
 from dq.model.task import TaskIn
@@ -42,12 +42,15 @@ from dq.model.task import TaskIn
 @click.option(
     "--priority", type=click.IntRange(0, 9), default=0, metavar="0..9", help="Higher comes first, in a stream made for it."
 )
+@click.option(
+    "--timeout", type=Span(), metavar="TIME", help="Wait so long for the answer, of one record (default: publish_timeout, 10s)."
+)
 @click.option("--text", is_flag=True, help="The payload is text, not JSON.")
 @click.option("--no-create", is_flag=True, help="Refuse to make a missing stream.")
 @start_broker
 @as_json
 def command(
-    stream: str, payload: str | None, root: Path, as_json: bool, text: bool, no_create: bool, start_broker: bool, **ways: Any
+    stream: str, payload: str | None, root: Path, as_json: bool, text: bool, no_create: bool, start_broker: str, **ways: Any
 ) -> int:
     """Publishes to STREAM, and returns once all is committed.
 
@@ -60,11 +63,13 @@ def command(
     if "traceparent" not in headers:
         headers = headers_of(os.environ) | headers
     wish = {name: value for name, value in ways.items() if value} | {"headers": headers or None}
-    with connect(root, start=start_broker) as broker, Publisher(broker, stream, create=not no_create) as publisher:
+    with reached(root, start_broker) as broker, Publisher(broker, stream, create=not no_create) as publisher:
         if payload is not None and payload != "-":
             receipt = publisher.publish(_payload(payload, "the payload", text=text), **wish)
             json_line({"id": receipt.id, "durability": receipt.durability}) if as_json else line(receipt.id)
             return Exit.WELL
+        if ways["timeout"] is not None:
+            raise click.UsageError("--timeout is for one record: lines are published as long as they come")
         return _publish_lines(publisher, wish, text=text, json=as_json)
 
 

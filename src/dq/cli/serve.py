@@ -14,19 +14,28 @@ from dq.broker.life import open_missing_streams
 from dq.broker.manager import Manager
 from dq.cli.exits import Exit
 from dq.cli.log_options import failing_in_log, log_options, say_or_log
-from dq.cli.options import directory, examples
+from dq.cli.options import directory, examples, flags
 from dq.operator_logs import LogWish
+from dq.settings.values import settings_of
 
 
-@click.command(epilog=examples("dq serve", "dq serve /var/lib/mails"))
+@click.command(
+    epilog=examples("dq serve", "dq serve /var/lib/mails", "dq serve --set durability=interval --set log_level=debug")
+)
 @directory
+@flags
 @log_options(logging.INFO)
-def command(root: Path, logs: LogWish) -> int:
-    """Runs the broker of a data directory in the foreground, until Ctrl-C or SIGTERM."""
+def command(root: Path, flags: tuple[str, ...], logs: LogWish) -> int:
+    """Runs the broker of a data directory in the foreground, until Ctrl-C or SIGTERM. Makes the directory if there is none.
+
+    Its settings are those of dq.toml in the directory, of DQ_* variables and of --set, as `dq config` shows them. They are read
+    now, and no more while it runs.
+    """
+    settings = settings_of(root, flags, strict=True)
     open_missing_streams()
     operator_logs.begin("manager", logs)
     operator_logs.dump_stacks_at_signal()
-    manager = Manager(root, logs.level, log_format=logs.form)
+    manager = Manager(root, logs.level, log_format=logs.form, settings=settings)
     manager.on_ready = lambda: _say_ready(manager)
     with failing_in_log():
         manager.start()

@@ -20,9 +20,9 @@ from dq.app.importing import said_of
 from dq.cli.exits import Exit
 from dq.cli.log_options import again, failing_in_log, log_options
 from dq.cli.options import DataDirectory, examples, start_broker
+from dq.cli.reach import reached
 from dq.cli.work_crew import Crew
 from dq.cli.work_target import load
-from dq.client.broker import Broker, connect
 from dq.client.place import root_of
 from dq.errors import BrokerNotRunning, DqError
 from dq.model.told import about
@@ -48,7 +48,7 @@ def command(
     burst: bool,
     sink: str | None,
     root: Path | None,
-    start_broker: bool,
+    start_broker: str,
     member: int | None,
     logs: LogWish,
 ) -> int:
@@ -59,7 +59,7 @@ def command(
     if processes is not None and member is None:
         given = [("--sink", sink), ("--data", root)]
         options = [text for name, value in given if value is not None for text in (name, str(value))]
-        options += ["--burst"] * burst + ["--start"] * start_broker + again(logs)
+        options += ["--burst"] * burst + ([f"--{start_broker}"] if start_broker else []) + again(logs)
         operator_logs.begin("supervisor", logs)
         return Crew(target, processes, options).run()
     app = load(target)
@@ -70,16 +70,16 @@ def command(
 
 
 @contextlib.contextmanager
-def _moved(app: App, root: Path | None, sink: str | None, *, start: bool) -> Iterator[None]:
+def _moved(app: App, root: Path | None, sink: str | None, *, start: str) -> Iterator[None]:
     """Has the app run over a broker that is there, or that is to be started if it was said so."""
     app.move(sink=sink)
     if app.has_engine and root is None:
         yield
         return
     try:
-        broker: Broker = connect(root_of(root or app.place), start=start)
+        broker = reached(root_of(root or app.place), start)
     except BrokerNotRunning as error:
-        raise BrokerNotRunning(f"{error}, or say --start") from error
+        raise error if start else BrokerNotRunning(f"{error}, or say --start") from error
     with contextlib.closing(broker):
         app.move(broker)
         yield

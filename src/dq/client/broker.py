@@ -131,7 +131,7 @@ class Broker:
         once: str | None = None,
         priority: int = 0,
         expires: float | timedelta | datetime | None = None,
-        timeout: float = LIMITS.publish_timeout_seconds,
+        timeout: float | None = None,
         create: bool = True,
     ) -> Receipt:
         """Publishes one record to a stream and returns once it is committed. See `Publisher.publish`.
@@ -348,7 +348,7 @@ def connect(
 
     Args:
         path: the data directory; None: $DQ_DIR, else found upwards from here, else `queue_data` here.
-        start: start a broker if none runs; it leaves 10 s after its last client.
+        start: start a broker if none runs; it leaves `broker_linger` (10 s) after its last client.
         log_level, log_format: of a broker that is started, as of `BrokerManager`.
 
     Raises:

@@ -18,7 +18,7 @@ from dq.client.link import Link
 from dq.client.place import Place, root_of
 from dq.client.quitting import quit_if_asked
 from dq.client.task import Task
-from dq.client.wishes import seconds_of, sink_wish
+from dq.client.wishes import reconnect_of, seconds_of, sink_wish
 from dq.config import LIMITS
 from dq.errors import BrokerLost, DqError, Forked, InvalidSetting
 from dq.model.event import Event, EventOwner, EventType
@@ -49,7 +49,7 @@ class Consumer:
         match: a function of the task; those for which it returns False are dropped: settled for the sink, without having been
             handed out. Default None: all are handed out.
         create: False refuses to make a missing stream or sink.
-        reconnect_timeout: seconds for which a broker that went away is looked for; default 30.
+        reconnect_timeout: seconds for which a broker that went away is looked for; default None: as the settings say, else 30.
 
     Raises:
         BrokerNotRunning, UnknownStream, UnknownSink, SettingsMismatch, InvalidName, InvalidSetting.
@@ -71,13 +71,14 @@ class Consumer:
         pattern: str | re.Pattern[str] | None = None,
         match: Callable[[Task], object] | None = None,
         create: bool = True,
-        reconnect_timeout: float | timedelta = LIMITS.reconnect_timeout_seconds,
+        reconnect_timeout: float | timedelta | None = None,
     ) -> None:
         if prefetch != "auto" and (
             isinstance(prefetch, bool) or not isinstance(prefetch, int) or not 1 <= prefetch <= LIMITS.prefetch_records_max
         ):
             raise InvalidSetting(f'prefetch must be "auto" or from 1 to {LIMITS.prefetch_records_max}, not {prefetch!r}')
-        reconnect_timeout = seconds_of("reconnect_timeout", reconnect_timeout)
+        root = root_of(broker)
+        reconnect_timeout = reconnect_of(root, reconnect_timeout)
         tracing.look()
         self.sink = check_name("sink", sink)
         self.streams = tuple(check_name("stream", stream) for stream in streams)
@@ -104,7 +105,7 @@ class Consumer:
         self._renew_at = self._look_at = 0.0
         self._flushes = self._flushes_seen = 0
         self._failure: DqError | None = None
-        self._link = Link(root_of(broker), self, reconnect_timeout)
+        self._link = Link(root, self, reconnect_timeout)
         self._hand = Hand(self, self._link, None if prefetch == "auto" else prefetch)
         self._link.open()
         watch(self)

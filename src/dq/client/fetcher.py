@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dq.client.link import error_of
 from dq.client.quitting import quit_if_asked
+from dq.client.wishes import reconnect_of
 from dq.config import LIMITS
 from dq.errors import BrokerError, BrokerLost, Closed
 from dq.model.event import Event, EventOwner, EventType, decode
@@ -27,6 +28,7 @@ class Fetcher:
 
     def __init__(self, root: Path) -> None:
         self._root, self._lock = root, threading.Lock()
+        self._patience = reconnect_of(root, None)
         self._peer: Peer | None = None
         self._requests = 0
         self._closed = False
@@ -36,10 +38,10 @@ class Fetcher:
 
         Raises:
             BackendFailed: the class that keeps them failed. UnknownStream: they are gone.
-            BrokerLost: the broker did not come back within 30 s, or did not answer.
+            BrokerLost: the broker did not come back in time, or did not answer.
         """
         wanted = {"stream": stream, "bucket": bucket, "first": first, "count": count, "size": size}
-        deadline = time.monotonic() + LIMITS.reconnect_timeout_seconds
+        deadline = time.monotonic() + self._patience
         with self._lock:
             while True:
                 try:

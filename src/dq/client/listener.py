@@ -18,7 +18,7 @@ import orjson
 from dq.client.lifetime import watch
 from dq.client.link import Link, error_of
 from dq.client.place import Place, root_of
-from dq.client.wishes import seconds_of
+from dq.client.wishes import reconnect_of, seconds_of
 from dq.config import LIMITS
 from dq.errors import DqError, Forked, InvalidSetting
 from dq.model.event import Event, EventOwner, EventType
@@ -43,7 +43,7 @@ class Listener:
         channels: to listen to.
         topic: hear only signals with this topic.
         pattern: hear only signals whose topic this regular expression finds (`re.search`); str or compiled.
-        reconnect_timeout: seconds for which a broker that went away is looked for; default 30.
+        reconnect_timeout: seconds for which a broker that went away is looked for; default None: as the settings say, else 30.
 
     Raises:
         BrokerNotRunning, InvalidName, InvalidSetting.
@@ -55,7 +55,7 @@ class Listener:
         *channels: str,
         topic: str | None = None,
         pattern: str | re.Pattern[str] | None = None,
-        reconnect_timeout: float | timedelta = LIMITS.reconnect_timeout_seconds,
+        reconnect_timeout: float | timedelta | None = None,
     ) -> None:
         if not channels:
             raise InvalidSetting('a listener needs a channel: Listener(broker, "news")')
@@ -70,7 +70,8 @@ class Listener:
         self._dropped: DqError | None = None
         self._lost: DqError | None = None
         self._thread: threading.Thread | None = None
-        self._link = Link(root_of(broker), self, seconds_of("reconnect_timeout", reconnect_timeout))
+        root = root_of(broker)
+        self._link = Link(root, self, reconnect_of(root, reconnect_timeout))
         self._link.open()
         watch(self)
 

@@ -25,12 +25,12 @@ class BrokerManager(Broker):
 
     Args:
         path: the data directory, made if it is not there; None: as `dq.connect`.
-        log_level: of the broker's processes, on standard error; default None: as $DQ_LOG_LEVEL says, else WARNING.
-        log_format: "text", "json", or "auto": colours on a terminal; default None: as $DQ_LOG_FORMAT says, else "auto".
+        log_level: of the broker's processes, on standard error; default None: as the settings say, else WARNING.
+        log_format: "text", "json", or "auto": colours on a terminal; default None: as the settings say, else "auto".
 
     Raises:
         BrokerRunning: another one serves the directory; the message names its pid.
-        Damaged, NewerFormat, InUse: as their names say.
+        Damaged, NewerFormat, InUse, InvalidSetting: as their names say.
     """
 
     def __init__(

@@ -19,7 +19,7 @@ from dq.client.lifetime import watch
 from dq.client.place import Place, root_of
 from dq.client.publisher_session import PublisherSession
 from dq.client.ways import PLAIN_PRIORITY, Way, check_lane, way_of
-from dq.client.wishes import seconds_of
+from dq.client.wishes import reconnect_of, seconds_of
 from dq.config import LIMITS
 from dq.errors import DqError, Forked, InvalidPayload, InvalidSetting, OutcomeUnknown, PublishTimeout
 from dq.model.event import Event, EventOwner, EventType
@@ -27,6 +27,7 @@ from dq.model.names import check_name
 from dq.model.receipt import Receipt, Receipts
 from dq.model.record import encode
 from dq.model.told import about, words_of
+from dq.settings.values import settings_of
 from dq.tracing import Carried, CarriedItems
 
 log = logging.getLogger("dq")
@@ -41,7 +42,7 @@ class Publisher:
         batch_size: records of a full batch; default 500.
         linger: seconds for which a batch waits for more records; default 0: it leaves as soon as the last one was answered.
         create: False refuses to make a missing stream.
-        reconnect_timeout: seconds for which a broker that went away is looked for; default 30.
+        reconnect_timeout: seconds for which a broker that went away is looked for; default None: as the settings say, else 30.
 
     Raises:
         BrokerNotRunning, UnknownStream, InvalidName, InvalidSetting.
@@ -55,15 +56,17 @@ class Publisher:
         linger: float | timedelta = 0.0,
         *,
         create: bool = True,
-        reconnect_timeout: float | timedelta = LIMITS.reconnect_timeout_seconds,
+        reconnect_timeout: float | timedelta | None = None,
     ) -> None:
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or not 1 <= batch_size <= LIMITS.batch_records_max:
             raise InvalidSetting(f"batch_size must be a whole number from 1 to {LIMITS.batch_records_max}, not {batch_size!r}")
         linger = seconds_of("linger", linger, 0, 60)
-        reconnect_timeout = seconds_of("reconnect_timeout", reconnect_timeout)
+        root = root_of(broker)
+        reconnect_timeout = reconnect_of(root, reconnect_timeout)
+        self.publish_timeout: float = settings_of(root)["publish_timeout"]
         tracing.look()
         self.stream = check_name("stream", stream)
-        self.batch_size, self._linger, root = batch_size, linger, root_of(broker)
+        self.batch_size, self._linger = batch_size, linger
         self._later = Later(stream, lambda name: Publisher(root, name, batch_size, linger, reconnect_timeout=reconnect_timeout))
         self._session = PublisherSession(root, stream, batch_size, linger, reconnect_timeout, create=create)
         self._link = self._session.link
@@ -95,7 +98,7 @@ class Publisher:
         once: str | None = None,
         priority: int = PLAIN_PRIORITY,
         expires: float | timedelta | datetime | None = None,
-        timeout: float = LIMITS.publish_timeout_seconds,
+        timeout: float | None = None,
     ) -> Receipt:
         """Publishes one record and returns once it is committed.
 
@@ -111,7 +114,7 @@ class Publisher:
                 minutes), nothing is stored, and the receipt has the id of that one.
             priority: 0 (default) to 9; higher ones come first. The stream must have been made with so many `priorities`.
             expires: not after: seconds or a timedelta from now on, or an aware datetime. It is not handed out after that.
-            timeout: seconds to wait for the answer; default 10.
+            timeout: seconds to wait for the answer; default None: as the settings say, else 10.
 
         Raises:
             InvalidPayload, InvalidSetting, RecordTooLarge: nothing was sent.
@@ -122,7 +125,7 @@ class Publisher:
         if tracing.tracer is not None and type(headers) is not Carried:
             call = partial(self.publish, payload, key=key, topic=topic, name=name, delay=delay, once=once, timeout=timeout)
             return tracing.tracer.publish(self.stream, headers, partial(call, priority=priority, expires=expires))
-        way, taker = None, self
+        way, taker, timeout = None, self, self.publish_timeout if timeout is None else timeout
         if delay is not None or once is not None or expires is not None or priority is not PLAIN_PRIORITY:
             way = self.way(delay, once, priority, expires)
             taker = self.taker(way)

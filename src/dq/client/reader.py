@@ -16,8 +16,7 @@ from dq.client.place import Place, root_of
 from dq.client.reader_core import ReaderCore
 from dq.client.reader_session import ReaderSession
 from dq.client.reader_stream import Shelf
-from dq.client.wishes import bucket_chooser, seconds_of, whole_of
-from dq.config import LIMITS
+from dq.client.wishes import bucket_chooser, reconnect_of, seconds_of, whole_of
 from dq.core.matching import Matcher
 from dq.errors import DqError, Forked, InvalidSetting
 from dq.model.names import check_name
@@ -46,7 +45,7 @@ class Reader:
         topic: only records with this topic.
         pattern: only records in whose topic this regular expression is found (`re.search`; no topic is "").
         match: only records for which this function of the `Record` is true.
-        reconnect_timeout: seconds for which a broker that went away is looked for; default 30.
+        reconnect_timeout: seconds for which a broker that went away is looked for; default None: as the settings say, else 30.
 
     Raises:
         UnknownStream: with near names. InvalidName, InvalidSetting.
@@ -65,7 +64,7 @@ class Reader:
         topic: str | None = None,
         pattern: str | Pattern[str] | None = None,
         match: Match | None = None,
-        reconnect_timeout: float | timedelta = LIMITS.reconnect_timeout_seconds,
+        reconnect_timeout: float | timedelta | None = None,
     ) -> None:
         if not streams:
             raise InvalidSetting('a reader needs a stream: Reader(broker, "emails")')
@@ -81,7 +80,7 @@ class Reader:
         root, chosen = root_of(broker), bucket_chooser(buckets, rank, world_size)
         shelf = self._shelf = Shelf(root, Filter(Matcher(topic, pattern), match), chosen)
         core = self._core = ReaderCore(shelf)
-        self._session = ReaderSession(root, shelf, core, self._starts, seconds_of("reconnect_timeout", reconnect_timeout))
+        self._session = ReaderSession(root, shelf, core, self._starts, reconnect_of(root, reconnect_timeout))
         self._lock, self._changing = self._session.lock, threading.Lock()
         self._session.begin()
         try:

@@ -13,7 +13,6 @@ import orjson
 
 from dq.config import LIMITS
 from dq.errors import BrokerError, by_name
-from dq.operator_logs import wished
 
 _PROGRAM = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from dq.broker.entry import main; main(sys.argv[2])"
 
@@ -25,26 +24,24 @@ def start_attached(root: Path, log_level: int | None = None, log_format: str | N
         BrokerRunning: somebody serves the directory already.
         DqError: what else it says.
     """
-    return _start(root, {**_logs(log_level, log_format), "linger": None, "lifeline": True}, subprocess.PIPE)
+    return _start(
+        root,
+        {"log_level": log_level, "log_format": log_format, "stays": True, "linger": None, "lifeline": True},
+        subprocess.PIPE,
+    )
 
 
-def start_detached(
-    root: Path, log_level: int | None = None, linger: float = LIMITS.linger_seconds, log_format: str | None = None
-) -> int:
-    """Starts a manager that leaves `linger` seconds after its last client; returns its pid.
+def start_detached(root: Path, log_level: int | None = None, linger: float | None = None, log_format: str | None = None) -> int:
+    """Starts a manager that leaves `linger` seconds (None: as the settings say) after its last client; returns its pid.
 
     Raises:
         BrokerRunning: somebody serves the directory already.
         DqError: what else it says.
     """
-    process = _start(root, {**_logs(log_level, log_format), "linger": linger, "lifeline": False}, subprocess.DEVNULL)
+    wish = {"log_level": log_level, "log_format": log_format, "stays": False, "linger": linger, "lifeline": False}
+    process = _start(root, wish, subprocess.DEVNULL)
     process.returncode = 0  # it is nobody's child in the sense of Popen: it is not waited for, and not warned about
     return process.pid
-
-
-def _logs(level: int | None, form: str | None) -> dict[str, Any]:
-    wish = wished(level=level, form=form)
-    return {"log_level": wish.level, "log_format": wish.form}
 
 
 def _start(root: Path, wish: dict[str, Any], stdin: int) -> subprocess.Popen[bytes]:

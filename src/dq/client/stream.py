@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from dq.config import LIMITS
 from dq.errors import InvalidSetting, SettingsMismatch, UnknownStream
 from dq.model.event import EventType
 from dq.model.names import check_name
@@ -104,7 +103,7 @@ class Stream:
         priority: int = 0,
         expires: float | timedelta | datetime | None = None,
         only_if_exists: bool = False,
-        timeout: float = LIMITS.publish_timeout_seconds,
+        timeout: float | None = None,
     ) -> str | None:
         """Adds one record and returns its id once it is committed. A stream that was destroyed is made anew, as it was.
 
@@ -232,7 +231,7 @@ class Topic:
         priority: int = 0,
         expires: float | timedelta | datetime | None = None,
         only_if_exists: bool = False,
-        timeout: float = LIMITS.publish_timeout_seconds,
+        timeout: float | None = None,
     ) -> str | None:
         """As `Stream.add`, with this topic."""
         options: dict[str, Any] = {

@@ -12,7 +12,7 @@ from typing import Any
 from dq.client.flight import too_large
 from dq.client.lifetime import watch
 from dq.client.link import Link
-from dq.client.wishes import seconds_of
+from dq.client.wishes import reconnect_of, seconds_of
 from dq.config import LIMITS
 from dq.errors import BroadcastFailed, BrokerLost, DqError, Forked, InvalidSetting
 from dq.model.event import Event, EventOwner, EventType
@@ -58,7 +58,7 @@ class Teller:
         self._telling: dict[int, _Telling] = {}
         self._lock = threading.Lock()
         self._number = 0
-        self._link = Link(root, self, LIMITS.reconnect_timeout_seconds)
+        self._link = Link(root, self, reconnect_of(root, None))
         self._link.open()
         watch(self)
 

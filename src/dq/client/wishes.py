@@ -6,11 +6,13 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from dq.errors import InvalidSetting
 from dq.model.settings import SinkSettings
 from dq.model.start import start_of
+from dq.settings.values import settings_of
 
 _FLAGS = {re.IGNORECASE: "i", re.MULTILINE: "m", re.DOTALL: "s", re.VERBOSE: "x", re.ASCII: "a"}
 
@@ -28,6 +30,15 @@ def seconds_of(name: str, value: object, low: float = 0.0, high: float = LONGEST
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not low <= seconds <= high:
         raise InvalidSetting(f"{name} must be seconds from {low:g} to {high:g}, or a timedelta, not {value!r}")
     return float(seconds)
+
+
+def reconnect_of(root: Path, wish: float | timedelta | None) -> float:
+    """For how many seconds a client looks for a lost broker; None: as the settings of the data directory say.
+
+    Raises:
+        InvalidSetting: it is no time; or the settings cannot be read, as LogError says too.
+    """
+    return float(settings_of(root)["reconnect_timeout"]) if wish is None else seconds_of("reconnect_timeout", wish)
 
 
 def with_seconds(settings: dict[str, Any], *names: str) -> dict[str, Any]:

@@ -113,6 +113,11 @@ def door_path(root: Path) -> Path:
 
 def not_running(root: Path) -> BrokerNotRunning:
     """The error that says how to start one."""
+    if not os.path.isdir(root):
+        return BrokerNotRunning(
+            f"no broker serves {root}, and there is no such directory: name the one you mean, as by --data or DQ_DIR; or have "
+            f"it made by `dq serve {root}`, BrokerManager({str(root)!r}) or connect(..., start=True)"
+        )
     return BrokerNotRunning(
         f"no broker serves {root}: start one with BrokerManager({str(root)!r}), connect(..., start=True) "
         f"or `python -m dq.main serve {root}`"

@@ -51,6 +51,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "import": Entry("import_", "Publish what was exported, each record once.", _MOVE),
     "verify": Entry("verify", "Check every log of a data directory, and change nothing.", _MEND),
     "repair": Entry("repair", "Mend a damaged log, or save what can be read of it.", _MEND),
+    "completion": Entry("completion", "Print a script by which bash, zsh or fish completes `dq`.", _MORE),
 }
 
 
@@ -90,6 +91,9 @@ def dq() -> None:
 
 def run(arguments: list[str], program: str = "python -m dq.main") -> int:
     """Runs a command; without one, the demonstration. Returns the exit code."""
+    asked = os.environ.get("_DQ_COMPLETE") if program == "dq" else None
+    if asked:
+        return int(importlib.import_module("dq.cli.completion").complete(asked))
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
         arguments = ["demo", *arguments]
     try:

@@ -11,6 +11,7 @@ import faulthandler
 import io
 import logging
 import os
+import select
 import signal
 import sys
 import traceback
@@ -30,7 +31,10 @@ from dq.settings.table import LOG_FORMATS, LOG_LEVELS
 LEVELS: Final = {name: getattr(logging, name.upper()) for name in LOG_LEVELS if name != "auto"}
 LINE_BYTES_MAX: Final = 4_096
 """A pipe takes so much at once: a line that is longer could be torn by that of another process (pipe(7), PIPE_BUF)."""
+_PATIENCE_MS: Final = 100
+"""A reader that is only slow is waited for, once: after a line that was lost, none waits until one goes in again."""
 _STYLES: Final = {"DEBUG": "dim", "INFO": "green", "WARNING": "yellow", "ERROR": "bold red", "CRITICAL": "bold red reverse"}
+_PLAIN: Final[dict[str, Any]] = {"name": "dq", "args": (), "exc_info": None, FACTS: {}, "levelname": "WARNING"}
 _Told = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
 
@@ -107,6 +111,7 @@ class LineHandler(logging.Handler):
     def __init__(self, process: str, form: str) -> None:
         super().__init__()
         self.process, self.form = process, form
+        self._lost = 0
 
     @property
     def json(self) -> bool:
@@ -115,8 +120,15 @@ class LineHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Writes a record; one that cannot be written is lost: nobody is to end for a log."""
+        line = self.line_of(record)
         try:
-            line = self.line_of(record)
+            if not _takes_more(sys.stderr, 0 if self._lost else _PATIENCE_MS):
+                self._lost += 1
+                return
+            if self._lost:
+                lost, self._lost = self._lost, 0
+                text = f"{lost} lines of this process are lost: nobody read the log"
+                sys.stderr.write(self.line_of(logging.makeLogRecord({**vars(record), **_PLAIN, "msg": text})))
             sys.stderr.write(line)
             sys.stderr.flush()
         except (OSError, ValueError, AttributeError):  # full, closed, or there is none
@@ -158,6 +170,18 @@ class LineHandler(logging.Handler):
         if stack:
             fields["traceback"] = safe(stack)
         return safe(orjson.dumps(fields, default=str).decode()) + "\n"
+
+
+def _takes_more(stream: Any, wait_ms: int) -> bool:
+    """Whether a line can be written within a time: a pipe that nobody reads is full one day, and a broker is not to stand still
+    for who reads its log. (A pipe says that it can be written to when it has room for a line.)"""
+    try:
+        descriptor = stream.fileno()
+    except (OSError, ValueError, AttributeError):  # it is none of the system's
+        return True
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    return bool(poll.poll(wait_ms))
 
 
 def styled(stream: Any) -> bool:

@@ -223,6 +223,12 @@ class Tracer:
         with self._current(span, parent):
             yield span
 
+    def current(self) -> dict[str, str]:
+        """The headers that carry the current span."""
+        carrier: dict[str, str] = {}
+        self._propagate.inject(carrier)
+        return carrier
+
     # --- both --------------------------------------------------------------------------------------------------------------
 
     def _start(self, verb: str, stream: str, kind: SpanKind, headers: Mapping[str, str] | None, parent: Any = None) -> Span:

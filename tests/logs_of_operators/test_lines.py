@@ -6,6 +6,7 @@ import io
 import logging
 import os
 import re
+import subprocess
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -147,6 +148,43 @@ def test_what_cannot_be_written_ends_nobody(said, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(sys, "stderr", None)
     handler.emit(record)
     assert orjson.loads(handler.line_of(record))["message"] == "lost"
+
+
+def test_nobody_waits_for_who_reads_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipe that is full: what does not go in is counted, and told once it is read again."""
+    ours, theirs = os.pipe()
+    with open(ours, "rb") as out, open(theirs, "w") as err:
+        monkeypatch.setattr(sys, "stderr", err)
+        log = logging.Logger("dq")
+        log.addHandler(LineHandler("manager", "json"))
+        for number in range(100):
+            log.warning("%s %d", "x" * 2_000, number)
+        os.set_blocking(ours, False)
+        before = [orjson.loads(line) for line in out.read().splitlines()]
+        log.warning("again")
+        monkeypatch.undo()
+        lost, again = [orjson.loads(line)["message"] for line in out.read().splitlines()]
+    assert 10 < len(before) < 100
+    assert lost == f"{100 - len(before)} lines of this process are lost: nobody read the log"
+    assert again == "again"
+
+
+def test_lines_of_several_processes_are_not_torn() -> None:
+    code = (
+        "import logging, sys\nfrom dq import operator_logs\n"
+        "operator_logs.begin(sys.argv[1], operator_logs.LogWish(10, 'json'))\n"
+        "for n in range(300): logging.getLogger('dq').info('%d %s', n, sys.argv[1] * 3_000)"
+    )
+    ours, theirs = os.pipe()
+    writers = [subprocess.Popen([sys.executable, "-c", code, letter], stderr=theirs) for letter in "abc"]
+    os.close(theirs)
+    with open(ours, "rb") as out:
+        lines = [orjson.loads(line) for line in out]  # each is whole
+    assert [writer.wait() for writer in writers] == [0, 0, 0]
+    assert {line["process"] for line in lines} == set("abc")
+    for line in lines:
+        if "lost" not in line["message"]:
+            assert line["message"].split(" ")[1] == line["process"] * 3_000
 
 
 def test_the_traceback_of_dqs_own_has_no_texts_and_that_of_others_has(said) -> None:

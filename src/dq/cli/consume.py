@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from dq import operator_logs
+from dq import operator_logs, tracing
 from dq.cli.exits import Exit
 from dq.cli.log_options import log_options
 from dq.cli.options import Span, as_json, data, examples, start_broker
@@ -120,8 +120,9 @@ def _run(task: Task, program: str) -> None:
     about: dict[str, Any] = {
         "DQ_ID": task.id, "DQ_STREAM": task.stream, "DQ_SINK": task.sink, "DQ_ATTEMPT": str(task.attempt),
         "DQ_KEY": task.key or "", "DQ_TOPIC": task.topic or "", "DQ_NAME": task.name,
-    } | variables_of(task.headers)  # fmt: skip
+    }  # fmt: skip
     with task:
+        about |= variables_of(task.headers if tracing.tracer is None else tracing.tracer.current())
         payload = task.payload if isinstance(task.payload, bytes) else payload_text(task).encode()
         # The command is of who typed this one.
         done = subprocess.run(  # noqa: S602

@@ -230,14 +230,21 @@ class Task(View):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         """Acks; where the block raised an Exception, retries and lets it pass; at Ctrl-C and the like, gives the task back."""
-        if self.outcome is not None:
-            pass
-        elif error is None:
-            self.ack()
-        elif isinstance(error, Exception):
-            lines = "".join(format_exception(error)) if self.attempt >= self._lease.settler.max_attempts else ""
-            self.retry(error=f"{type(error).__name__}: {error}", traceback=lines)
-        else:
-            self.release()
-        if tracing.tracer is not None and (begun := getattr(self, "_traced", None)) is not None:
-            tracing.tracer.end(begun, self, error)
+        try:
+            if self.outcome is not None:
+                pass
+            elif error is None:
+                self.ack()
+            elif isinstance(error, Exception):
+                lines = "".join(format_exception(error)) if self.attempt >= self._lease.settler.max_attempts else ""
+                self.retry(error=f"{type(error).__name__}: {error}", traceback=lines)
+            else:
+                self.release()
+        finally:
+            if tracing.tracer is not None:
+                self._end_span(tracing.tracer, error)
+
+    def _end_span(self, tracer: tracing.Tracer, error: BaseException | None) -> None:
+        begun = getattr(self, "_traced", None)  # None where the process began to trace in between
+        if begun is not None:
+            tracer.end(begun, self, error)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
@@ -12,8 +12,10 @@ import pytest
 from dq import BrokerManager, BrokerNotRunning, Consumer, InvalidSetting, Publisher, connect
 from dq.cli.commands import COMMANDS, Commands
 from dq.config import Limits
-from dq.settings.setting import AT_START
+from dq.settings.setting import AT_START, Part
 from dq.settings.table import SETTINGS
+from dq.settings.values import Settings
+from stage import kill, pids
 
 TOML = (
     'buckets = 3\ndurability = "os"\nmax_attempts = 9\nack_grace = "45s"\npublish_timeout = "7s"\nreconnect_timeout = "11s"\n'
@@ -36,6 +38,13 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("DQ_DIR", raising=False)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def edited(shop: BrokerManager) -> Iterator[Callable[[str], object]]:
+    """Writes the file of the shop anew; at the end it is as it was."""
+    yield (shop.root / "dq.toml").write_text
+    (shop.root / "dq.toml").write_text(TOML)
 
 
 def rows(out: str) -> dict[str, dict]:
@@ -119,6 +128,14 @@ def test_new_streams_and_sinks_are_as_the_file_says_and_old_wishes_win(shop, nam
     assert shop.stream(f"{name}c").settings.buckets == 3
 
 
+def test_a_broker_that_is_replaced_keeps_what_its_manager_was_started_with(shop, name, edited) -> None:
+    edited("buckets = 7\n")
+    for pid in pids(shop):
+        kill(pid)
+    assert shop.stream(name).settings.buckets == 3
+    assert shop.sink(name, name).stats().settings.max_attempts == 9
+
+
 def test_clients_read_the_file_of_the_directory_that_they_connect_to(shop, name, monkeypatch) -> None:
     monkeypatch.setattr(Publisher, "line_of", lambda *_: b"{}")
     with Publisher(shop.root, name) as publisher:
@@ -155,11 +172,29 @@ def test_with_a_broken_file_commands_end_with_2_and_its_line(dq, tmp_path) -> No
     assert dq("stop", tmp_path).code == 69  # whatever the file says
 
 
-def test_a_monitoring_system_hears_of_a_broken_file_in_time(dq, shop, monkeypatch) -> None:
-    monkeypatch.setenv("DQ_BUCKETS", "many")
+def test_a_monitoring_system_hears_of_a_broken_file_in_time(dq, shop, edited, monkeypatch) -> None:
+    monkeypatch.setenv("DQ_BUCKETS", "many")  # in the environment of the monitoring system, which is not the broker's
+    assert dq("check", "-d", shop.root).code in (0, 1)
+    edited("buckets = many\n")
     ended = dq("check", "-d", shop.root)
     assert (ended.code, ended.err) == (2, "")
-    assert ended.out.startswith("DQ CRITICAL - its broker could not be started again: DQ_BUCKETS: buckets must be")
+    assert ended.out.startswith("DQ CRITICAL - its broker could not be started again: ")
+    assert "at line 1" in ended.out
+
+
+def test_serve_takes_flags_and_says_no_before_it_begins(dq, nowhere, monkeypatch) -> None:
+    class Begun(Exception):
+        """With these settings."""
+
+    def manager(root: Path, *arguments: object, settings: Settings, **named: object) -> None:
+        raise Begun(settings)
+
+    monkeypatch.setattr("dq.cli.serve.Manager", manager)
+    monkeypatch.setenv("DQ_BUCKETS", "2")
+    with pytest.raises(Begun) as begun:
+        dq("serve", "--set", "buckets=5", "--set", "max_age=1h")
+    assert begun.value.args[0].wished(Part.STREAM) == {"buckets": 5, "max_age": 3600}
+    assert (dq("serve", "--set", "buckets=0").code, list(nowhere.iterdir())) == (2, [])
 
 
 def test_unknown_variables_are_refused_where_settings_are_the_matter(dq, nowhere, monkeypatch) -> None:

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given, strategies
 
 from dq.cli import manual
 from dq.errors import InvalidSetting, LogError
@@ -59,6 +60,16 @@ def test_a_size_has_its_unit(text: str, count: int) -> None:
 def test_what_is_no_time_is_none(text: str) -> None:
     assert time_of(text) is None
     assert size_of(text.replace("s", "B").replace("S", "b")) is None
+
+
+@given(strategies.integers(0, 1 << 62))
+def test_every_size_is_read_as_it_is_written(count: int) -> None:
+    assert size_of(size_text(count)) == count
+
+
+@given(strategies.floats(0.001, 1e9))
+def test_every_time_is_read_as_it_is_written(seconds: float) -> None:
+    assert time_of(time_text(seconds)) == pytest.approx(seconds, rel=1e-8)
 
 
 # --- the table -------------------------------------------------------------------------------------------------------

@@ -61,7 +61,7 @@ class App(Recurrences):
         place = isinstance(engine_or_path, (str, os.PathLike, type(None)))
         if self._engine is None and not place and not isinstance(getattr(engine_or_path, "root", None), Path):
             raise InvalidSetting(f"an App runs over a path, a broker or an Engine, not {engine_or_path!r}")
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may stop it
         self._run: Run | None = None
         self._stop_asked = False
         self.home: str | None = None
@@ -280,7 +280,7 @@ class App(Recurrences):
                 self._run, self._stop_asked = None, False
 
     def stop(self, now: bool = False) -> None:
-        """Has `run` drain and return; from any thread, and from handlers. Before `run`, it returns at once.
+        """Has `run` drain and return; from any thread, handler and signal handler. Before `run`, it returns at once.
 
         Args:
             now: do not wait for what is in flight.

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from dq.client.bell import Bell
 from dq.client.quitting import quit_if_asked, request_here
 from dq.config import LIMITS
 from dq.errors import BrokerError, BrokerLost, Closed, DqError, Forked, ProtocolError, by_name
@@ -68,7 +69,7 @@ class Link:
     def __init__(self, root: Path, session: Session, reconnect_timeout: float) -> None:
         self._root, self._session, self._reconnect_timeout = root, session, reconnect_timeout
         self._reading = threading.Lock()
-        self._wanted = threading.Event()
+        self._wanted = Bell()
         self._whole = threading.Event()
         self._refusal: DqError | None = None
         self._joining: Peer | None = None
@@ -141,7 +142,7 @@ class Link:
     def wake(self) -> None:
         """Has the link's own thread look again. Cheap while it is awake: callers ask `sleeping` first."""
         self.sleeping = False
-        self._wanted.set()
+        self._wanted.ring()
 
     def interrupt(self) -> None:
         """Has whoever reads return; for `stop()` from another thread or a signal handler."""
@@ -149,7 +150,7 @@ class Link:
         if joining is not None and self._refusal is not None:
             joining.wake()  # it waits for a broker that may never answer
         self._peer.wake()
-        self._wanted.set()
+        self._wanted.ring()
 
     # --- reading ---------------------------------------------------------------------------------------------------
 
@@ -186,7 +187,7 @@ class Link:
                     self.leave()
             else:
                 if not self._whole.is_set():
-                    self._wanted.set()  # after it gave up, it looks for a broker again as soon as somebody waits
+                    self._wanted.ring()  # after it gave up, it looks for a broker again as soon as somebody waits
                 follow(left)
         quit_if_asked()
         return True
@@ -239,12 +240,12 @@ class Link:
 
     def _lost(self) -> None:
         self._whole.clear()
-        self._wanted.set()
+        self._wanted.ring()
 
     def _keep(self) -> None:
         """Reads where nobody else does, keeps time, reconnects."""
         while self._refusal is None:
-            self._wanted.clear()  # before the look, so that a loss in between is not overslept
+            self._wanted.forget()  # before the look, so that a loss in between is not overslept
             if not self._whole.is_set():
                 self._reconnect()
                 continue
@@ -283,7 +284,7 @@ class Link:
                 self._session.welcomed(answer, again=True)
                 return
             self._wanted.wait(_RETRY_SECONDS[min(attempt, len(_RETRY_SECONDS) - 1)])
-            self._wanted.clear()
+            self._wanted.forget()
             attempt += 1
 
     def _give_up(self, error: DqError) -> None:
@@ -293,7 +294,7 @@ class Link:
                 f"the broker of {self._root} went away and did not come back within {self._reconnect_timeout:g} s: "
                 f"start it again, or raise reconnect_timeout ({error})"
             )
-        self._wanted.clear()
+        self._wanted.forget()
         self.sleeping = True
         self._session.failed(error)
         if self._refusal is None:  # else it was closed in between, and nobody will wake this thread again

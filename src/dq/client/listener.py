@@ -116,8 +116,7 @@ class Listener:
     def stop(self) -> None:
         """Ends the iteration after the signal at hand; safe from other threads and from signal handlers."""
         self._stopped = True
-        self._link.interrupt()
-        self._changed.set()
+        self._link.interrupt()  # not `_changed`, which no signal handler may set; `_follow` looks soon enough
 
     def close(self) -> None:
         """Leaves; what waits was heard by nobody. Safe twice."""

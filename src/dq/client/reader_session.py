@@ -196,7 +196,8 @@ class ReaderSession:
     def stop(self) -> None:
         """Whoever waits goes on; nobody waits again."""
         self.stopped = True
-        self.wake()
+        if self._attached:
+            self._link.interrupt()  # not `_changed`, which no signal handler may set; `_follow` looks soon enough
 
     def wake(self) -> None:
         """Has whoever waits look again."""

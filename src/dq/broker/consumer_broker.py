@@ -211,7 +211,7 @@ class ConsumerBroker:
         if again and old is not None:  # its old pipe has not ended yet
             self._desk.supersede(old)
             old.run.core.leave(old.id, now)
-        kept = run.core.rejoin(consumer, event.get("leases", []) if again else (), now)
+        kept = run.core.rejoin(consumer, event.get("leases", []) if again else (), now, event["pid"])
         self._touch(run)
         try:
             run.write_notes()

@@ -128,6 +128,7 @@ class DeadLetters:
         own = {
             "due": intent.due,
             "for": _NOBODY if gone else self._name,
+            "of": f"{intent.stream}/{intent.bucket}/{intent.offset}",
             "attempts": intent.attempts,
             "error": intent.error.partition("\n")[0][:ERROR_CHARS_MAX],
         }

@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from dq.client.dead_letters import DeadLetters
 from dq.client.lifetime import Mortal, watch
@@ -34,6 +34,9 @@ from dq.model.receipt import Receipt
 from dq.model.settings import StreamSettings
 from dq.model.signal import BroadcastResult, Signal
 from dq.transport.peer import Peer
+
+if TYPE_CHECKING:
+    from dq.history import History, StreamThen
 
 _RETRY_SECONDS = 0.05
 
@@ -291,6 +294,18 @@ class Broker:
     def dlq(self, stream: str) -> DeadLetters:
         """The dead letters of a stream: to be looked at, replayed or discarded. Raises InvalidName."""
         return DeadLetters(self, stream)
+
+    def explain(self, record: str, *, sink: str | None = None) -> History:
+        """The biography of a record, from the logs, as far as they are kept. See `dq.history.explain`."""
+        from dq.history import explain
+
+        return explain(self.root, record, sink=sink)
+
+    def at(self, stream: str, when: datetime | timedelta | int | str, *, sink: str | None = None) -> StreamThen:
+        """What a stream and its sinks looked like at a moment, from the logs. See `dq.history.state_at`."""
+        from dq.history import state_at
+
+        return state_at(self.root, stream, when, sink=sink)
 
     def sinks(self) -> list[str]:
         """The names of all sinks, sorted."""

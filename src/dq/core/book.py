@@ -12,7 +12,7 @@ from typing import Any
 from dq.core.counters import Counters
 from dq.core.leases import Hand, Lease, Own, Past, Shard
 from dq.core.ledger import Burned, Ledger
-from dq.core.notes import Notebook, lease_note, letter_note
+from dq.core.notes import Notebook, lease_note, letter_note, release_note
 from dq.core.ranges import Range, RangeSet
 from dq.core.states import State, Step
 from dq.model.dead_letter import DeadLetter
@@ -167,7 +167,7 @@ class Book:
         self.notes.add(note)
         return lease
 
-    def deliver(self, consumer: str, ledger: Ledger, first: int, stop: int, without: list[Range] | None = None) -> int:
+    def deliver(self, hand: Hand, ledger: Ledger, first: int, stop: int, without: list[Range] | None = None) -> int:
         """As `lease`, for a sink without acks: the records are settled as they go. Returns the number of the lease.
 
         Raises:
@@ -181,8 +181,8 @@ class Book:
         ledger.settle(first, stop)
         self.counters.settled += stop - first - passed
         stream, bucket = ledger.shard
-        note = {"deliver": number, "stream": stream, "bucket": bucket, "first": first, "count": stop - first, "to": consumer}
-        self.notes.add(note | ({"without": without} if without else {}))
+        note = {"deliver": number, "stream": stream, "bucket": bucket, "first": first, "count": stop - first, "to": hand.name}
+        self.notes.add(note | ({"pid": hand.pid} if hand.pid else {}) | ({"without": without} if without else {}))
         return number
 
     def pass_over(self, kind: str, ledger: Ledger, ranges: Iterable[Range]) -> int:
@@ -236,11 +236,10 @@ class Book:
         self.notes.add({kind: number, "stream": stream, "bucket": bucket, "ranges": done})
         return count
 
-    def release(self, ledger: Ledger, lease: Lease, ranges: list[Range]) -> None:
-        """A consumer gives back what it holds of a lease; no attempt is burned."""
+    def release(self, ledger: Ledger, lease: Lease, ranges: list[Range], why: str = "") -> None:
+        """What a consumer holds of a lease comes back, no attempt burned. `why`: see `notes.py`; "": it gave it back."""
         self._give(ledger, lease, Step.RELEASE, ranges)
-        stream, bucket = ledger.shard
-        self.notes.add({"release": lease.number, "stream": stream, "bucket": bucket, "ranges": ranges})
+        self.notes.add(release_note(lease, ranges, why))
 
     def suspect(self, group: int, ledger: Ledger, lease: Lease, ranges: list[Range], error: str) -> None:
         """A consumer was lost with several records in hand, these among them."""

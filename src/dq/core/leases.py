@@ -18,6 +18,7 @@ class Hand:
 
     Attributes:
         name: id of the consumer.
+        pid: of its process, where it was told; 0: it was not. For people alone.
         leases: its leases by number; `records` and `size` (bytes, roughly) are the sums over them.
         alone: it holds a suspect and gets nothing else meanwhile.
         credit: records it asked for and has not got.
@@ -34,6 +35,7 @@ class Hand:
         "heard",
         "leases",
         "name",
+        "pid",
         "records",
         "returning",
         "settled",
@@ -44,6 +46,7 @@ class Hand:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.pid = 0
         self.leases: dict[int, Lease] = {}
         self.records = 0
         self.size = 0

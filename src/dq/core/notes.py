@@ -11,6 +11,8 @@ As the sink lives::
     {"lease":20,"stream":"emails","bucket":0,"first":190,"count":1,"bytes":210,"to":"c-ab12","burned":[[190,1,2,"…"]]}
                                                                                       came with attempts burned: first, records,
                                                                                       attempts, error
+    {"lease":20, …,"to":"c-ab12","pid":4711}                                          the process of the consumer, where it was
+                                                                                      told; also of "deliver", "held", "ended"
     {"deliver":21,"stream":"emails","bucket":0,"first":200,"count":50,"to":"c-ab12"}  leased by a sink without acks, and so
                                                                                       settled; may have "without" too
     {"skip":[[250,900]],"stream":"emails","bucket":0}                                 passed over: they do not match its filter
@@ -19,7 +21,10 @@ As the sink lives::
     {"ack":17,"stream":"emails","bucket":0,"ranges":[[100,120],[121,150]]}            only what it newly settled
     {"drop":17,"stream":"emails","bucket":0,"ranges":[[120,121]]}
     {"expired":17,"stream":"emails","bucket":0,"ranges":[[121,122]]}                  not handed to the user's code, for that
-    {"release":17,"stream":"emails","bucket":0,"ranges":[[140,150]]}                  given back, no attempt burned
+    {"release":17,"stream":"emails","bucket":0,"ranges":[[140,150]],"why":"left"}     given back, no attempt burned; "why" where
+                                                                                      its consumer did not say so itself:
+                                                                                      "left", "not_back", "order"
+    {"extend":17,"stream":"emails","bucket":0,"offset":120,"seconds":60.0}            more time for one record; for people
     {"retry":17,"stream":"emails","bucket":0,"offset":120,"attempts":1,"after":0.05,"error":"ValueError: …"}
     {"overdue":17,"stream":"emails","bucket":0,"offset":120,"attempts":2,"error":"lease expired"}
     {"lost":17,"stream":"emails","bucket":0,"offset":120,"attempts":2,"error":"consumer died"}     with it alone in hand
@@ -61,6 +66,7 @@ from typing import Any
 import orjson
 
 from dq.core.leases import Lease
+from dq.core.ranges import Range
 from dq.model.dead_letter import DeadLetter
 
 TEXT_CHARS_MAX = 4_096
@@ -106,7 +112,7 @@ def clip(text: str) -> str:
 
 def lease_note(kind: str, lease: Lease) -> dict[str, Any]:
     """What the notes of a lease have in common."""
-    return {
+    note = {
         kind: lease.number,
         "stream": lease.shard[0],
         "bucket": lease.shard[1],
@@ -115,6 +121,23 @@ def lease_note(kind: str, lease: Lease) -> dict[str, Any]:
         "bytes": lease.size,
         "to": lease.hand.name,
     }
+    if lease.hand.pid:
+        note["pid"] = lease.hand.pid
+    return note
+
+
+def release_note(lease: Lease, ranges: list[Range], why: str) -> dict[str, Any]:
+    """What is noted of ranges that come back. `why`: see above; "": their consumer gave them back."""
+    note: dict[str, Any] = {"release": lease.number, "stream": lease.shard[0], "bucket": lease.shard[1], "ranges": ranges}
+    if why:
+        note["why"] = why
+    return note
+
+
+def extend_note(lease: Lease, offset: int, seconds: float) -> dict[str, Any]:
+    """What is noted of a record in hand that was given more time. The deadline itself begins anew with the broker."""
+    stream, bucket = lease.shard
+    return {"extend": lease.number, "stream": stream, "bucket": bucket, "offset": offset, "seconds": max(float(seconds), 0.0)}
 
 
 def letter_note(kind: str, letter: DeadLetter) -> dict[str, Any]:

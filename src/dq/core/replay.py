@@ -12,7 +12,7 @@ from typing import Any
 
 from dq.core.book import Book
 from dq.core.counters import Counters
-from dq.core.leases import Lease, Own, Past, Shard
+from dq.core.leases import Hand, Lease, Own, Past, Shard
 from dq.core.ledger import Burned, Ledger
 from dq.core.note_values import (
     COUNT_MAX,
@@ -166,8 +166,16 @@ def _replay_lease(book: Book, note: Note) -> None:
     source = State.SUSPECT if flag_of(note, "alone") else State.WAITING
     book.next_lease = number
     without = _without(note, first, stop)
-    hand, size = book.hand(text_of(note, "to")), count_of(note, "bytes")
+    hand, size = _hand(book, note), count_of(note, "bytes")
     book.lease(hand, ledger, source, first, stop, size, without, _came(note, first, stop, without))
+
+
+def _hand(book: Book, note: Note) -> Hand:
+    """Whose a lease is. Of one that has ended its process may be another one than that of those it has in hand."""
+    hand, pid = book.hand(text_of(note, "to")), as_count(note.get("pid", 0))
+    if "ended" not in note or not hand.pid:
+        hand.pid = pid
+    return hand
 
 
 def _came(note: Note, first: int, stop: int, without: list[Range]) -> list[Past]:
@@ -195,9 +203,9 @@ def _without(note: Note, first: int, stop: int) -> list[Range]:
 def _replay_deliver(book: Book, note: Note) -> None:
     ledger, number, (first, stop) = _ledger(book, note), count_of(note, "deliver"), _span(note)
     demand(number >= book.next_lease, "its lease was given out before")
-    consumer, without = text_of(note, "to"), _without(note, first, stop)
+    hand, without = Hand(text_of(note, "to")), _without(note, first, stop)
     book.next_lease = number
-    book.deliver(consumer, ledger, first, stop, without)
+    book.deliver(hand, ledger, first, stop, without)
 
 
 def _passer(kind: str) -> Callable[[Book, Note], None]:
@@ -216,7 +224,7 @@ def _replay_held(book: Book, note: Note) -> None:
     left = [as_count(offset) for offset in note["left"]]
     demand(all(offset in still for offset in left), "it left what it did not have")
     state = State.ISOLATED if flag_of(note, "alone") else State.LEASED
-    lease = Lease(number, book.hand(text_of(note, "to")), ledger.shard, first, stop, count_of(note, "bytes"), state)
+    lease = Lease(number, _hand(book, note), ledger.shard, first, stop, count_of(note, "bytes"), state)
     lease.hand.records -= lease.open.count
     lease.open = still
     lease.hand.records += lease.open.count
@@ -227,7 +235,7 @@ def _replay_held(book: Book, note: Note) -> None:
 def _replay_ended(book: Book, note: Note) -> None:
     ledger, number, (first, stop) = _ledger(book, note), count_of(note, "ended"), _span(note)
     demand(number < book.next_lease and number not in book.leases, "its lease has not ended")
-    lease = Lease(number, book.hand(text_of(note, "to")), ledger.shard, first, stop, 0, State.LEASED)
+    lease = Lease(number, _hand(book, note), ledger.shard, first, stop, 0, State.LEASED)
     lease.take(first, stop)
     lease.end()
     book.ended[lease.number] = lease
@@ -273,6 +281,12 @@ def _replay_abandon(book: Book, note: Note) -> None:
     lease, offset = book.leases[count_of(note, "abandon")], count_of(note, "offset")
     demand(offset in lease.open, "it left what it did not have")
     book.abandon(lease, offset)
+
+
+def _replay_extend(book: Book, note: Note) -> None:
+    lease = _lease(book, note, "extend")
+    demand(count_of(note, "offset") in lease.open, "it has no such record in hand")
+    as_seconds(note["seconds"])  # deadlines start anew with the broker
 
 
 def _letter(book: Book, note: Note, kind: str) -> DeadLetter:
@@ -351,6 +365,7 @@ _KINDS: dict[str, Callable[[Book, Note], None]] = {
     "epoch": _replay_epoch,
     "expire": _passer("expire"),
     "expired": _settler("expired"),
+    "extend": _replay_extend,
     "forget": _replay_forget,
     "group": _replay_group,
     "held": _replay_held,

@@ -145,11 +145,11 @@ class Rules:
         for ledger in ledgers:
             self.offers.wake(ledger)
 
-    def give_back(self, lease: Lease, ranges: list[Range]) -> None:
-        """Ranges that a lease has in hand come back, no attempt burned."""
+    def give_back(self, lease: Lease, ranges: list[Range], why: str = "") -> None:
+        """Ranges that a lease has in hand come back, no attempt burned. `why`: see `Book.release`."""
         if ranges:
             ledger = self.book.ledgers[lease.shard]
-            self.book.release(ledger, lease, ranges)
+            self.book.release(ledger, lease, ranges, why)
             self.freed(ledger, lease.hand)
 
     def forget(self, hand: Hand) -> None:
@@ -210,7 +210,7 @@ class Rules:
     def keep_order(self, ledger: Ledger) -> None:
         """Gives back what is in a hand beyond a record that is not."""
         for lease, ranges in out_of_order(ledger):
-            self.book.release(ledger, lease, ranges)
+            self.book.release(ledger, lease, ranges, "order")
 
     def removed(self, ledger: Ledger, ranges: Sequence[Range]) -> int:
         """Records are taken out of the stream. What of them is in a hand, or not committed yet, is settled when its time

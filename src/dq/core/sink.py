@@ -27,6 +27,8 @@ from dq.errors import InUse
 from dq.model.dead_letter import DeadLetter
 from dq.model.settings import SinkSettings
 
+PID_MAX = 1 << 32
+"""A process that says it has a greater one is not believed."""
 __all__ = ["DeadLetter", "IllegalStep", "Offer", "Range", "Shard", "ShardStart", "SinkCore", "SinkStats"]
 
 
@@ -106,17 +108,20 @@ class SinkCore(SinkWords):
 
     # --- consumers ---------------------------------------------------------------------------------------------------
 
-    def join(self, consumer: str, now: float) -> None:
-        """A consumer comes, with nothing in hand.
+    def join(self, consumer: str, now: float, pid: int = 0) -> None:
+        """A consumer comes, with nothing in hand. `pid`: see `rejoin`.
 
         Raises:
             InUse: its id is taken.
         """
-        self.rejoin(consumer, (), now)
+        self.rejoin(consumer, (), now, pid)
 
-    def rejoin(self, consumer: str, leases: Sequence[int], now: float) -> list[int]:
+    def rejoin(self, consumer: str, leases: Sequence[int], now: float, pid: int = 0) -> list[int]:
         """A consumer comes back after a restart of the broker. Returns those of `leases` that it keeps; what else it
         held comes back, no attempt burned.
+
+        Args:
+            pid: of its process, to be noted with what it leases; 0: it is not known.
 
         Raises:
             InUse: its id is taken.
@@ -126,10 +131,11 @@ class SinkCore(SinkWords):
             raise InUse(f"consumer id {consumer!r} is taken in sink {self.name!r}: give each consumer one of its own")
         hand = self._book.hand(consumer)
         hand.returning = False
+        hand.pid = pid if type(pid) is int and 0 < pid <= PID_MAX else 0
         hand.heard = now
         self._deadlines.cancel(("back", consumer))
         for lease in [lease for number, lease in hand.leases.items() if number not in leases]:
-            self._rules.give_back(lease, list(lease.open))
+            self._rules.give_back(lease, list(lease.open), "not_back")
         for lease in hand.leases.values():
             lease.deadline = now + self._grace
             for offset in lease.own or {}:
@@ -151,12 +157,12 @@ class SinkCore(SinkWords):
         if hand is not None:
             hand.credit = 0
 
-    def leave(self, consumer: str, now: float) -> None:
-        """A consumer says goodbye: all it holds comes back, no attempt burned."""
+    def leave(self, consumer: str, now: float, why: str = "left") -> None:
+        """A consumer says goodbye: all it holds comes back, no attempt burned. `why`: as the note of it says."""
         hand = self._book.hands.get(consumer)
         if hand is not None:
             for lease in list(hand.leases.values()):
-                self._rules.give_back(lease, list(lease.open))
+                self._rules.give_back(lease, list(lease.open), why)
             self._rules.forget(hand)
 
     def died(self, consumer: str, now: float) -> None:
@@ -208,7 +214,7 @@ class SinkCore(SinkWords):
         return [consumer for consumer in stale if (hand := self._book.hands.get(consumer)) is not None and hand.silent]
 
     def _not_back(self, now: float, consumer: str) -> int:
-        self.leave(consumer, now)
+        self.leave(consumer, now, "not_back")
         return 1
 
     # --- offers ------------------------------------------------------------------------------------------------------
@@ -316,7 +322,7 @@ class SinkCore(SinkWords):
         burned: Sequence[Past],
     ) -> int:
         if self._no_ack:
-            number = self._book.deliver(hand.name, ledger, offer.first, stop, out)
+            number = self._book.deliver(hand, ledger, offer.first, stop, out)
             hand.settled += stop - offer.first - sum([end - start for start, end in out])
             return number
         source = State.SUSPECT if offer.alone else State.WAITING

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import isfinite
 
 from dq.core.leases import Lease
-from dq.core.notes import clip
+from dq.core.notes import clip, extend_note
 from dq.core.ranges import Range, RangeSet
 from dq.core.rules import MAX_ATTEMPTS, Rules
 from dq.core.sink_shards import SinkShards
@@ -80,6 +80,7 @@ class SinkWords(SinkShards):
         held = self._holding(consumer, lease, offset, now)
         if held is not None and isfinite(seconds):
             self._rules.set_own(held, offset, now + seconds)
+            self._book.notes.add(extend_note(held, offset, seconds))
         return held is not None
 
     def abandon(self, consumer: str, lease: int, offset: int, now: float) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import orjson
 
+from dq.bench.floor import Floor
 from measure import BODY, LATEST_SECONDS, LINE, Worker, cpu_seconds, handle, payload, workers
 
 
@@ -94,40 +95,11 @@ def record_line() -> bytes:
     return orjson.dumps({"at": time.time(), "payload": payload(100_000)}, None, LINE)
 
 
-class BareWrites:
+class BareWrites(Floor):
     """A file to which one line after the other is appended, each with its `fdatasync`."""
 
     def __init__(self, directory: Path) -> None:
-        self._path = directory / "bare.log"
-        self._fd = os.open(self._path, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_TRUNC, 0o600)
-        self._line = record_line()
-
-    def rate(self, count: int) -> float:
-        """Lines a second."""
-        fd, line = self._fd, self._line
-        began = time.perf_counter()
-        for _ in range(count):
-            os.write(fd, line)
-            os.fdatasync(fd)
-        return count / (time.perf_counter() - began)
-
-    def sync_seconds(self, count: int, every: float = 0.0) -> list[float]:
-        """How long each `fdatasync` took; one every so many seconds, or one after the other."""
-        fd, line, took = self._fd, self._line, []
-        due = time.monotonic()
-        for _ in range(count):
-            if (rest := due - time.monotonic()) > 0:
-                time.sleep(rest)
-            due += every
-            os.write(fd, line)
-            began = time.perf_counter()
-            os.fdatasync(fd)
-            took.append(time.perf_counter() - began)
-        return took
-
-    def close(self) -> None:
-        os.close(self._fd)
-        self._path.unlink(missing_ok=True)
+        super().__init__(directory, record_line())
 
 
 def main() -> None:

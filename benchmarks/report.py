@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -13,41 +10,6 @@ from rich.console import Console
 from rich.table import Table
 
 from measure import Row
-
-
-def machine(directory: Path) -> dict[str, Any]:
-    """What was measured on."""
-    return {
-        "cpu": _cpu(),
-        "cores": len(os.sched_getaffinity(0)),
-        "python": f"{platform.python_implementation()} {platform.python_version()}",
-        "system": f"{platform.system()} {platform.release()}",
-        "filesystem": _filesystem(directory),
-        "durability": "sync: every receipt after fdatasync",
-        "load_before": round(os.getloadavg()[0], 2),
-    }
-
-
-def _cpu() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or "unknown"
-
-
-def _filesystem(directory: Path) -> str:
-    """Type and device of the longest mount point that holds the directory."""
-    path, best = str(directory.resolve()), ("", "unknown")
-    for line in Path("/proc/mounts").read_text().splitlines():
-        device, point, kind = line.split()[:3]
-        if (path == point or path.startswith(point.rstrip("/") + "/")) and len(point) >= len(best[0]):
-            best = (point, f"{kind} on {device}")
-    return best[1]
-
-
-def is_memory(filesystem: str) -> bool:
-    """Whether a sync costs nothing there, so that no figure means anything."""
-    return filesystem.startswith(("tmpfs", "ramfs"))
 
 
 def number(value: float) -> str:

@@ -60,6 +60,7 @@ import report
 import start
 import streams
 import throughput
+from dq.bench.machine import is_memory, machine
 from measure import Bench, Row, say
 
 FIGURES: dict[str, Callable[[Bench], list[Row]]] = {
@@ -124,8 +125,8 @@ def measure(bench: Bench, names: list[str]) -> tuple[list[Row], dict[str, str]]:
 def main() -> int:
     given = arguments()
     bench = Bench(given.data.resolve(), given.runs, given.scale)
-    about = report.machine(given.data)
-    if report.is_memory(about["filesystem"]):
+    about = {**machine(given.data), "durability": "sync: every receipt after fdatasync"}
+    if is_memory(about["filesystem"]):
         say(f"warning: {given.data} is on {about['filesystem']}: a sync costs nothing there, no figure means anything")
     try:
         if given.profile is not None:

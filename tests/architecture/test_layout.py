@@ -22,7 +22,7 @@ _LOW = {"errors", "config", "model"}
 _CLIENT = _LOW | {
     "clock", "private", "core", "log", "mend", "history", "operator_logs", "settings", "tracing", "transport", "client",
 }  # fmt: skip
-_ALL = _CLIENT | {"broker", "app", "embedded", "aio", "testing", "transfer", "cli", "demo", "main", ""}
+_ALL = _CLIENT | {"broker", "app", "embedded", "aio", "testing", "transfer", "bench", "cli", "demo", "main", ""}
 # Design section 8: what each part may import, besides itself.
 MAY_IMPORT = {
     "errors": set(),
@@ -41,6 +41,7 @@ MAY_IMPORT = {
     "broker": _LOW | {"clock", "core", "log", "operator_logs", "settings", "transport"},
     "client": _LOW | {"clock", "core", "log", "history", "operator_logs", "settings", "tracing", "transport"},
     "transfer": _CLIENT,
+    "bench": _CLIENT,
     "app": _CLIENT,
     "embedded": _CLIENT,
     "aio": _CLIENT,

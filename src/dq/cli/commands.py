@@ -53,6 +53,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "import": Entry("import_", "Publish what was exported, each record once.", _MOVE),
     "verify": Entry("verify", "Check every log of a data directory, and change nothing.", _MEND),
     "repair": Entry("repair", "Mend a damaged log, or save what can be read of it.", _MEND),
+    "bench": Entry("bench", "Measure how fast it is on this machine, beside what its disk can do.", _MORE),
     "completion": Entry("completion", "Print a script by which bash, zsh or fish completes `dq`.", _MORE),
 }
 

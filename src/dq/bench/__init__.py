@@ -1,0 +1,1 @@
+"""`dq bench`: how fast dq is on this machine, beside what its disk can do."""

@@ -13,7 +13,7 @@ SIZES: Final = {
 }  # fmt: skip
 """Bytes of each unit of size."""
 _MEASURED: Final = re.compile(r"([0-9]{1,20}(?:\.[0-9]{1,9})?) ?([A-Za-z]{1,3})")
-_LARGEST_TIMES: Final = ("w", "d", "h", "m", "s", "ms")
+_LARGEST_TIMES: Final = ("w", "d", "h", "m", "s")
 _LARGEST_SIZES: Final = ("TiB", "GiB", "MiB", "KiB")
 
 
@@ -33,11 +33,11 @@ def size_of(text: str) -> int | None:
 
 def time_text(seconds: float) -> str:
     """As `time_of` reads it, in the largest unit of which it is a whole number."""
-    for unit in _LARGEST_TIMES:
+    for unit in _LARGEST_TIMES if seconds >= 1 else ("ms",):
         count = seconds / TIMES[unit]
         if count >= 1 and count == round(count):
             return f"{count:.0f}{unit}"
-    return f"{seconds:.9g}s" if seconds else "0s"
+    return f"{seconds:.9f}".rstrip("0").rstrip(".") + "s"
 
 
 def size_text(count: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from copy import copy
+from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -112,6 +113,10 @@ class _Path(click.ParamType[Any]):
 
     def __init__(self, kind: str) -> None:
         self.name = self._kind = kind
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """The path: what else looks at this option is used to one."""
+        return Path(value)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """For the shell to complete."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import orjson
 import pytest
 
+import dq.aio
 from dq import (
     BrokerManager,
     Consumer,
@@ -21,7 +25,7 @@ from dq import (
     UnknownStream,
 )
 from dq.core.sink import SinkCore
-from dq.history import History, Kind, explain, mermaid, state_at
+from dq.history import History, Kind, StreamThen, explain, mermaid, state_at
 from dq.history.diagram import escaped
 from dq.log.files import Files
 from dq.log.layout import Layout
@@ -115,6 +119,16 @@ def test_any_record_that_it_has_been_tells_the_same(lived) -> None:
     for other in ("orders-dlq/0/0", "orders/0/1"):
         found = explain(broker.root, other)
         assert (found.id, found.events) == (other, events)
+
+
+def test_the_asyncio_face_tells_the_same(lived) -> None:
+    broker, _ = lived
+
+    async def told_by_it() -> tuple[History, StreamThen]:
+        async with dq.aio.connect(broker.root) as other:
+            return await other.explain("orders/0/0"), await other.at("orders", "orders/0/1")
+
+    assert asyncio.run(told_by_it()) == (broker.explain("orders/0/0"), broker.at("orders", "orders/0/1"))
 
 
 def test_a_sink_that_a_replay_is_not_for_is_not_in_its_biography(lived) -> None:
@@ -218,6 +232,18 @@ def test_what_is_not_there_is_refused_by_name(lived, what, error) -> None:
         what(lived[0].root)
 
 
+def test_the_example_of_the_page_runs(lived, monkeypatch, capsys) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "history.md").read_text()
+    [example] = re.findall(r"```python\n(.*?)```", page, re.S)
+    monkeypatch.chdir(lived[0].root.parent)
+    exec(compile(example, "history.md", "exec"), {})
+    shown = capsys.readouterr().out.splitlines()
+    assert [" ".join(line.split()[:2]) for line in shown] == [
+        "published parcels/0/0", "leased parcels/0/0", "acked parcels/0/0", "settled", "sequenceDiagram", shown[5],
+    ]  # fmt: skip
+    assert shown[5] in ("1 []", "1 [0]")  # whether the sink was made before the record was committed is open
+
+
 # --- logs that are cut, torn, damaged: copies of what the broker wrote -------------------------------------------------------
 @pytest.fixture
 def copied(lived, tmp_path) -> Path:
@@ -315,6 +341,30 @@ def test_a_record_that_was_trimmed_is_told_as_far_as_the_sink_knows(broker, name
     assert told(found) == [("leased", f"{name}/0/0"), ("acked", f"{name}/0/0")]
     assert found.payload is None
     assert found.gaps == (f"{name}/0/0: it is not kept any more; its bucket begins at offset 2",)
+
+
+@pytest.mark.parametrize("directory", ["clean", "killed"])
+def test_what_an_older_version_wrote_is_told_as_well(tmp_path, directory) -> None:
+    source = Path(__file__).parents[1] / "golden" / "format-1"
+    became = orjson.loads((source / "expected.json").read_bytes())[directory]["became"]
+    root = tmp_path / "queue_data"
+    shutil.copytree(source / directory, root)
+    for path in (root, *root.rglob("*")):
+        path.chmod(0o700 if path.is_dir() else 0o600)
+    for kind, last, state in (
+        ("acked", "acked", "settled"),
+        ("dropped", "dropped", "settled"),
+        ("delayed", "failed", "delayed"),  # for years
+        ("failed", "failed", "waiting"),  # for a second, which is over
+        ("dead", "dead letter", "settled"),
+    ):
+        found = explain(root, became[kind][0])
+        assert told(found)[0][0] == "published"
+        assert told(found)[-1][0] == last
+        assert found.states[0].state == state
+    then = state_at(root, "emails", timedelta(), sink="mailers").sinks[0]
+    assert (then.settled, then.in_hand, then.delayed) == (32, 3, 4)
+    assert then.held[0].pid == 0  # it was not noted then
 
 
 # --- diagrams ----------------------------------------------------------------------------------------------------------------

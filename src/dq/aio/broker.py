@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from dq.aio.dead_letters import DeadLetters
 from dq.aio.face import Face
@@ -24,6 +24,9 @@ from dq.client.place import root_of
 from dq.config import LIMITS
 from dq.model.receipt import Receipt
 from dq.model.signal import BroadcastResult
+
+if TYPE_CHECKING:
+    from dq.history import History, StreamThen
 
 
 class Broker(Face[SyncBroker]):
@@ -77,6 +80,14 @@ class Broker(Face[SyncBroker]):
     def dlq(self, stream: str) -> DeadLetters:
         """The dead letters of a stream: to be looked at, replayed or discarded. Raises InvalidName."""
         return DeadLetters(self._it.dlq(stream))
+
+    async def explain(self, record: str, *, sink: str | None = None) -> History:
+        """The biography of a record, from the logs; see `dq.Broker.explain`."""
+        return await in_thread(partial(self._it.explain, record, sink=sink))
+
+    async def at(self, stream: str, when: datetime | timedelta | int | str, *, sink: str | None = None) -> StreamThen:
+        """What a stream and its sinks looked like at a moment, from the logs; see `dq.Broker.at`."""
+        return await in_thread(partial(self._it.at, stream, when, sink=sink))
 
     async def sinks(self) -> list[str]:
         """The names of all sinks, sorted."""

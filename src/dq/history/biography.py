@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime
@@ -69,7 +70,7 @@ def _chosen(files: Files, root: Path, sink: str | None) -> list[str]:
 def _past(files: Files, root: Path, sink: str, places: list[Place]) -> SinkPast:
     notes = notes_of(files, root, sink)
     try:
-        return events_of(notes, sink, places)
+        return events_of(notes, sink, places, time.time())
     except Damaged as error:
         raise blamed_on(root, sink, error) from error
 

@@ -47,8 +47,11 @@ class SinkPast:
         return [event for event in self.events if event.record == record]
 
 
-def events_of(notes: Iterable[Said], sink: str, places: Collection[Place]) -> SinkPast:
+def events_of(notes: Iterable[Said], sink: str, places: Collection[Place], now: float | None = None) -> SinkPast:
     """What the notes of a sink tell of the records at these places.
+
+    Args:
+        now: wall time at which delays that are over have ended; None: all that were noted last still.
 
     Raises:
         Damaged: a note cannot follow those before it.
@@ -56,7 +59,7 @@ def events_of(notes: Iterable[Said], sink: str, places: Collection[Place]) -> Si
     watcher = _Watcher(sink, places)
     for said in notes:
         watcher.take(said)
-    return watcher.end()
+    return watcher.end(now)
 
 
 class _Watcher:
@@ -89,9 +92,11 @@ class _Watcher:
         except (KeyError, TypeError, ValueError, IndexError):
             return []  # the note lacks what it must have: it is refused when it is done again
 
-    def end(self) -> SinkPast:
+    def end(self, now: float | None) -> SinkPast:
         if self._snapshot_at is not None:
             self._end_snapshot()
+        if now is not None:
+            self._rebuilt.end_delays(now)
         if self._rebuilt.cut_short:
             self._past.since = self._rebuilt.since
         for place in self._all():
@@ -209,14 +214,16 @@ class _Watcher:
             pid=lease.hand.pid if lease is not None else last.pid if last is not None else 0,
             lease=lease.number if lease is not None else last.lease if last is not None else None,
             until=self._rebuilt.due_at(ledger, place[2]) if state is State.DELAYED else None,
-            attempts=burned.attempts if burned else (last.attempt or 0) if last is not None and last.kind in _ENDS else 0,
+            attempts=burned.attempts if burned else (last.attempt or 0) if last is not None and last.kind in _COUNTED else 0,
             error=burned.error if burned else last.error if last is not None else "",
         )
 
 
 # --- one function a kind of note, asked before the note is done --------------------------------------------------------
 Teller = Callable[[_Watcher, Said], Iterator[HistoryEvent]]
-_ENDS = SETTLED_BY | {Kind.GIVEN_UP, Kind.PUT_OFF, Kind.KEPT}
+_COUNTED = {Kind.GIVEN_UP, Kind.PUT_OFF, Kind.KEPT}
+"""Of these the attempt is how many have been burned, and it was the last one here."""
+_ENDS = SETTLED_BY | _COUNTED
 
 
 def _lease(kind: str, then: Kind) -> Teller:

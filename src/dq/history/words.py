@@ -59,6 +59,10 @@ def _by(event: HistoryEvent) -> str:
     return f" by {who(event.consumer, event.pid)}" if event.consumer else ""
 
 
+def _in_hand(event: HistoryEvent) -> str:
+    return f", in the hand of {who(event.consumer, event.pid)}" if event.consumer else ""
+
+
 def _kept(event: HistoryEvent) -> str:
     burned = f", {event.attempt} attempts burned" if event.attempt else ""
     return f"what was before is not kept; here it was {event.reason}{_by(event)}{burned}"
@@ -93,7 +97,7 @@ _WORDS: Final[dict[Kind, Callable[[HistoryEvent], str]]] = {
     Kind.REPLAYED: lambda event: f"replayed as {event.record}, for sink {event.sink} alone",
     Kind.ACKED: lambda event: f"acked{_by(event)}{_late(event)}",
     Kind.DROPPED: lambda event: f"dropped{_by(event)}{_late(event)}",
-    Kind.EXPIRED: lambda event: f"expired: its time was over before a handler had it{_by(event)}",
+    Kind.EXPIRED: lambda event: f"expired: its time was over before a handler had it{_in_hand(event)}",
     Kind.SKIPPED: lambda _: "passed over: it does not match the sink's filter",
     Kind.REMOVED: lambda _: "taken out of its stream",
     Kind.BEFORE_START: lambda _: "not for this sink, which begins behind it",

@@ -6,11 +6,15 @@ import json
 import os
 import shutil
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from dq import BrokerManager, Consumer, Publisher
+
+DQ = [sys.executable, "-c", "from dq.main import command; raise SystemExit(command())"]
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +116,14 @@ def test_a_file_that_cannot_be_made_is_said_and_leaves_nothing(stopped, dq, tmp_
     ended = dq("export", "orders", "--data", stopped, "-o", tmp_path / "none" / "out")
     assert (ended.code, "No such file" in ended.err) == (1, True)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_that_is_full_ends_it_with_74(stopped) -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [*DQ, "export", "--all", "--data", stopped], stdout=full, stderr=subprocess.PIPE, timeout=30, check=False
+        )
+    assert (done.returncode, done.stderr) == (74, b"dq: No space left on device\n")
 
 
 @pytest.mark.parametrize(("stream", "segment"), [("big", 1), ("big", -1), ("orders", 0)])

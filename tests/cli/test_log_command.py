@@ -66,7 +66,8 @@ def test_each_segment_says_what_is_live_in_it_and_what_pins_it(stopped, dq) -> N
 def test_all_of_it_is_a_screen_for_people(stopped, dq) -> None:
     out = dq("log", "stats", "--data", stopped).out
     assert "stream orders: 100 records, 11% live" in out
-    assert "logs-later/0/0" in out
+    assert "(delayed): logs-later/0/0 delayed" in out
+    assert "mailers: orders/0/45 " in out
     assert "later:logs" in out
     assert "mailers" in out
     assert out.splitlines()[-1].startswith("these take ")

@@ -53,6 +53,12 @@ def test_what_another_program_wrote_comes_as_a_record_all_the_same(line: bytes, 
     assert exported(line) == {"id": "orders/0/7", "stream": "orders", **told}
 
 
+def test_a_record_that_was_delayed_says_where_it_waited_also_where_its_line_has_its_priority() -> None:
+    line = b'{"at":1.5,"due":2.5,"priority":3,"payload":4,"from":"orders-later/0/9"}\n'
+    told = {"at": 1.5, "due": 2.5, "payload": 4, "from": "orders-later/0/9"}
+    assert exported(line, priority=3) == {"id": "orders/0/7", "stream": "orders", "priority": 3, **told}
+
+
 def test_a_line_that_is_no_record_spoils_none_beside_it() -> None:
     lines = encode(1, 1.0) + b"x]\n" + encode(2, 2.0)
     made = [orjson.loads(line) for line in record_lines(lines, 0, "s/0", "s")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from dq import BrokerManager, Publisher, TaskIn
 from dq.transfer.entry import Entries
 from dq.transfer.export import Export
 from dq.transfer.load import Import
+from stage import Threaded, until
 
 NUMBERS = itertools.count()
 TEXT = st.text(st.characters(codec="utf-8"), max_size=8)
@@ -118,3 +120,30 @@ def test_an_import_of_what_was_imported_remembers_where_it_came_from_first(broke
     [entry] = Entries().of(second)
     assert orjson.loads(entry.headers["dq-import-before"]) == before
     assert entry.headers["dq-import-uuid"] == orjson.loads(second[0])["streams"][0]["uuid"]
+
+
+def test_each_record_is_there_once_also_of_those_that_come_to_their_stream_meanwhile(broker, name) -> None:
+    # Given a publisher that goes on, whose delayed records are moved while this is exported
+    broker.stream(name, buckets=2, priorities=2)
+    count, stopped = [0], threading.Event()
+
+    def publish() -> None:
+        with Publisher(broker, name) as publisher:
+            while not stopped.is_set():
+                at = count[0]
+                delays = [0.02 * (n % 3) if n % 2 else None for n in range(30)]
+                publisher.publish_many(TaskIn(at + n, key=str(n), priority=n % 2, delay=delays[n]) for n in range(30))
+                count[0] = at + 30
+
+    publishing = Threaded(publish)
+    try:
+        for _ in range(4):
+            published = until(lambda seen=count[0]: count[0] > seen and count[0])
+            # When it is exported
+            found = [orjson.loads(line)["payload"] for line in exported(broker.root, name)[1:]]
+            # Then it has what was published before, once, and nothing twice
+            assert len(found) == len(set(found))
+            assert set(range(published)) <= set(found)
+    finally:
+        stopped.set()
+        publishing.result()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 from dq.cli.exits import Exit
 from dq.errors import (
     BrokerLost,
@@ -38,10 +40,13 @@ _CODES: tuple[tuple[type[BaseException], Exit], ...] = (
     (InvalidPayload, Exit.USAGE),
     (InvalidName, Exit.USAGE),
 )
+_NO_OUTPUT = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
 
 
 def code_of(error: DqError | OSError) -> Exit:
     """The exit code for an error that ended a command."""
     if isinstance(error.__cause__, PermissionError) and isinstance(error, LogError):
         return Exit.NOT_PERMITTED
+    if isinstance(error, OSError) and error.errno in _NO_OUTPUT:
+        return Exit.IO
     return next((code for kind, code in _CODES if isinstance(error, kind)), Exit.FAILED)

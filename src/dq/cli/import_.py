@@ -61,9 +61,10 @@ def _run(done: Import, entries: Entries, lines: Iterable[bytes], *, dry: bool) -
     try:
         done.run(entries.of(lines), dry=dry)
     except (DqError, OSError, KeyboardInterrupt) as error:
-        if not dry:
+        count = sum(done.imported.values())
+        if count and not dry:
             again = "" if isinstance(error, BadLine) else ", and are left out when it is done again"
-            remark(f"{number(sum(done.imported.values()))} records were imported before this{again}:")
+            remark(f"{number(count)} records were imported before this{again}:")
         raise
 
 

@@ -17,7 +17,7 @@ from dq.cli.output import json_line, line, number, one_line, remark, size, table
 from dq.errors import BrokerNotRunning, InvalidSetting, LogError, UnknownStream
 from dq.log.layout import LATER_LOG, Layout
 from dq.log.queue_file import is_queue
-from dq.mend.segments import Segment, StreamSegments, look_at_segments
+from dq.mend.segments import Pin, Segment, StreamSegments, look_at_segments
 from dq.mend.sinks import SinkOnDisk, read_sink_on_disk, sink_names
 from dq.model.names import near_names
 
@@ -112,7 +112,7 @@ def _print(root: Path, found: Sequence[StreamSegments], sinks: dict[str, tuple[i
             f"{size(each.bytes)} in {len(each.segments)} segments"
         )
         table(
-            ("segment", "records", "size", "first", "last", "live", "pinned by", "record", "state", "consumer", "kept"),
+            ("segment", "records", "size", "first", "last", "live", "needed by", "kept"),
             [_row(segment) for segment in each.segments],
             right=("records", "size", "live"),
         )
@@ -127,13 +127,20 @@ def _print(root: Path, found: Sequence[StreamSegments], sinks: dict[str, tuple[i
 
 
 def _row(segment: Segment) -> tuple[Any, ...]:
-    pin = segment.pins[0] if segment.pins else None
-    others = f" +{len(segment.pins) - 1}" if len(segment.pins) > 1 else ""
-    pinned = ("", "", "", "") if pin is None else (pin.sink + others, pin.record, pin.state, pin.consumer)
+    """The file is named by bucket and first offset, as its name has it."""
     return (
-        f"{segment.bucket}/{segment.file.name}", number(segment.records), size(segment.bytes), _local(segment.first_at),
-        _local(segment.last_at), _share(segment.live, segment.records), *pinned, segment.kept,
+        f"{segment.bucket}/{segment.first}", number(segment.records), size(segment.bytes), _local(segment.first_at),
+        _local(segment.last_at), _share(segment.live, segment.records), _needed(segment.pins), segment.kept,
     )  # fmt: skip
+
+
+def _needed(pins: Sequence[Pin]) -> str:
+    """The sink that is furthest behind, and how many others are."""
+    if not pins:
+        return ""
+    pin, others = pins[0], f" and {len(pins) - 1} more" if len(pins) > 1 else ""
+    holder = f" by {pin.consumer}" if pin.consumer else ""
+    return f"{pin.sink}: {pin.record} {pin.state}{holder}{others}"
 
 
 def _share(live: int | None, records: int) -> str:
@@ -143,4 +150,4 @@ def _share(live: int | None, records: int) -> str:
 
 
 def _local(at: float | None) -> str:
-    return "" if at is None else datetime.fromtimestamp(at).astimezone().isoformat(sep=" ", timespec="seconds")[:19]
+    return "" if at is None else datetime.fromtimestamp(at).astimezone().strftime("%m-%d %H:%M:%S")

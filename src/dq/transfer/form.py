@@ -30,7 +30,7 @@ EXPORT_FORMAT: Final = 1
 HEADER: Final = "dq-export"
 """The field by which the first line is known, with the version of this form."""
 _BEFORE: Final = frozenset({"id", "stream", "priority"})
-_KEPT: Final = ("at", "due", "expires", "key", "topic", "name", "headers", "payload", "base64")
+_KEPT: Final = ("at", "due", "expires", "key", "topic", "name", "headers", "payload", "base64", "from")
 _RECORD: Final = b'{"at":'
 
 

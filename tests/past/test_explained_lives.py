@@ -18,14 +18,16 @@ from dq import (
     Consumer,
     Damaged,
     InvalidSetting,
+    LogError,
     NewerFormat,
     Publisher,
+    RecordsTrimmed,
     UnknownRecord,
     UnknownSink,
     UnknownStream,
 )
 from dq.core.sink import SinkCore
-from dq.history import History, Kind, StreamThen, explain, mermaid, state_at
+from dq.history import History, Kind, StreamThen, biography, explain, mermaid, state_at
 from dq.history.diagram import escaped
 from dq.log.files import Files
 from dq.log.layout import Layout
@@ -256,6 +258,23 @@ def copied(lived, tmp_path) -> Path:
 
 def segment_of(directory: Path) -> Path:
     return max(directory.glob("*.jsonl"))
+
+
+def test_where_a_segment_goes_while_it_is_read_all_is_looked_at_once_more(copied, monkeypatch) -> None:
+    # Given a broker that deletes one, now and then, or again and again
+    real, gone = biography.lineage, [RecordsTrimmed("gone")] * 2
+
+    def trimmed(*arguments):
+        if gone:
+            raise gone.pop()
+        return real(*arguments)
+
+    monkeypatch.setattr(biography, "lineage", trimmed)
+    whole = explain(copied, "orders/0/0")
+    assert len(whole.records) == 3
+    gone += [RecordsTrimmed("gone")] * 99
+    with pytest.raises(LogError, match="try again"):
+        explain(copied, "orders/0/0")
 
 
 def test_without_a_broker_the_same_is_told_and_nothing_is_changed(lived, copied) -> None:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from dq.errors import Damaged, InvalidSetting, UnknownRecord, UnknownSink
+from dq.errors import Damaged, InvalidSetting, RecordsTrimmed, UnknownRecord
 from dq.history.events import Place, SinkPast, events_of, id_of
 from dq.history.lineage import is_by_later, is_by_sink, lineage, parent_of, place_of_id
-from dq.history.read_notes import blamed_on, notes_of, sinks_of
-from dq.history.shelf import Found, Shelf
+from dq.history.read_notes import blamed_on, chosen_sinks, notes_of
+from dq.history.shelf import TRIES, Found, Shelf, trimmed_meanwhile
 from dq.history.values import History, HistoryEvent, Kind, RecordSeen, RecordState
 from dq.log.files import Files
-from dq.model.names import base_stream, later_stream, near_names
+from dq.model.names import base_stream, later_stream
 from dq.model.record import payload_of
 from dq.model.shown import shown
 
@@ -42,13 +43,15 @@ def explain(root: Path | str | os.PathLike[str], record: str, *, sink: str | Non
     if place is None:
         raise InvalidSetting(f"{shown(record)} is no id of a record: they are like orders/0/17 (stream, bucket, offset)")
     files = Files()
-    with Shelf(files, root) as shelf:
-        _check_there(shelf, place)
-        sinks = _chosen(files, root, sink)
-        known = lineage(shelf, place)
-        watched = [each for each in known if not _is_later(each)]
-        pasts = [_past(files, root, name, watched) for name in sinks]
-        return _Biography(shelf, place, known, pasts).written()
+    for _ in range(TRIES):
+        with Shelf(files, root) as shelf, suppress(RecordsTrimmed):
+            _check_there(shelf, place)
+            sinks = chosen_sinks(files, root, sink)
+            known = lineage(shelf, place)
+            watched = [each for each in known if not _is_later(each)]
+            pasts = [_past(files, root, name, watched) for name in sinks]
+            return _Biography(shelf, place, known, pasts).written()
+    raise trimmed_meanwhile(root)
 
 
 def _check_there(shelf: Shelf, place: Place) -> None:
@@ -58,13 +61,6 @@ def _check_there(shelf: Shelf, place: Place) -> None:
     if look.tells and place[2] >= look.end(place[1]):
         look.check_end(place[1])
         raise UnknownRecord(f"there is no record {id_of(place)}: its bucket ends at offset {look.end(place[1])}")
-
-
-def _chosen(files: Files, root: Path, sink: str | None) -> list[str]:
-    names = sinks_of(files, root)
-    if sink is not None and sink not in names:
-        raise UnknownSink(f"there is no sink {sink!r} in {root}: {near_names(sink, names, 'sinks')}")
-    return names if sink is None else [sink]
 
 
 def _past(files: Files, root: Path, sink: str, places: list[Place]) -> SinkPast:

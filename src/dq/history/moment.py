@@ -5,21 +5,21 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from dq.core.leases import Lease
 from dq.core.ledger import Ledger
 from dq.core.states import State
-from dq.errors import Damaged, InvalidSetting, UnknownRecord, UnknownSink
+from dq.errors import Damaged, InvalidSetting, RecordsTrimmed, UnknownRecord
 from dq.history.events import id_of
 from dq.history.lineage import place_of_id
-from dq.history.read_notes import blamed_on, notes_of, sinks_of
+from dq.history.read_notes import blamed_on, chosen_sinks, notes_of
 from dq.history.rebuilt import Rebuilt, Said
-from dq.history.shelf import Shelf, StreamLook
+from dq.history.shelf import TRIES, Shelf, StreamLook, trimmed_meanwhile
 from dq.history.values import BucketThen, BurnedThen, HeldThen, SinkThen, StreamThen
 from dq.log.files import Files
-from dq.model.names import near_names
 from dq.model.shown import shown
 
 When = datetime | timedelta | int | str
@@ -42,31 +42,37 @@ def state_at(root: Path | str | os.PathLike[str], stream: str, when: When, *, si
         LogError: it cannot be read.
     """
     root, files = Path(root), Files()
-    with Shelf(files, root) as shelf:
-        look = shelf.stream(stream)
-        at = _moment_of(look, when)
-        names = sinks_of(files, root)
-        if sink is not None and sink not in names:
-            raise UnknownSink(f"there is no sink {sink!r} in {root}: {near_names(sink, names, 'sinks')}")
-        buckets = tuple(_bucket(look, bucket, at) for bucket in range(look.buckets))
-        gaps = [
-            f"bucket {each.bucket}: what it held then is not kept any more; it begins at offset {each.first}"
-            for each in buckets
-            if each.end is None
-        ]
-        sinks: list[SinkThen] = []
-        for name in names if sink is None else [sink]:
-            try:
-                rebuilt = rebuilt_at(notes_of(files, root, name), at)
-            except Damaged as error:
-                raise blamed_on(root, name, error) from error
-            if isinstance(rebuilt, str):
-                gaps.append(f"sink {name}: {rebuilt}")
-                continue
-            then = sink_then(rebuilt, name, stream, {each.bucket: each.end for each in buckets})
-            if then is not None:
-                sinks.append(then)
-        return StreamThen(stream=stream, at=at, buckets=buckets, sinks=tuple(sinks), gaps=tuple(gaps))
+    for _ in range(TRIES):
+        with Shelf(files, root) as shelf, suppress(RecordsTrimmed):
+            look = shelf.stream(stream)
+            at = _moment_of(look, when)
+            buckets = tuple(_bucket(look, bucket, at) for bucket in range(look.buckets))
+            sinks, gaps = _sinks_at(files, root, chosen_sinks(files, root, sink), buckets, stream, at)
+            return StreamThen(stream=stream, at=at, buckets=buckets, sinks=sinks, gaps=(*_unknown_ends(buckets), *gaps))
+    raise trimmed_meanwhile(root)
+
+
+def _unknown_ends(buckets: Iterable[BucketThen]) -> Iterable[str]:
+    for each in buckets:
+        if each.end is None:
+            yield f"bucket {each.bucket}: what it held then is not kept any more; it begins at offset {each.first}"
+
+
+def _sinks_at(
+    files: Files, root: Path, names: Iterable[str], buckets: Iterable[BucketThen], stream: str, at: float
+) -> tuple[tuple[SinkThen, ...], list[str]]:
+    ends = {each.bucket: each.end for each in buckets}
+    sinks, gaps = list[SinkThen](), list[str]()
+    for name in names:
+        try:
+            rebuilt = rebuilt_at(notes_of(files, root, name), at)
+        except Damaged as error:
+            raise blamed_on(root, name, error) from error
+        if isinstance(rebuilt, str):
+            gaps.append(f"sink {name}: {rebuilt}")
+        elif (then := sink_then(rebuilt, name, stream, ends)) is not None:
+            sinks.append(then)
+    return tuple(sinks), gaps
 
 
 def _moment_of(look: StreamLook, when: When) -> float:

@@ -12,14 +12,14 @@ from pathlib import Path
 import orjson
 
 from dq.config import MIB
-from dq.errors import Damaged, LogError, NewerFormat
+from dq.errors import Damaged, LogError, NewerFormat, UnknownSink
 from dq.history.rebuilt import Said
 from dq.log.files import Files, mapped
 from dq.log.format import Malformed, decode_segment
 from dq.log.layout import Layout, segment_path, segments_among
 from dq.log.recovery import damaged
 from dq.log.scan import Broken, Flaw, Seen, Walk, confirmed_after, has_hole
-from dq.model.names import check_name
+from dq.model.names import check_name, near_names
 
 _BYTES_MAX = 2048 * MIB
 """Of a segment: a snapshot of a sink with many ranges is the largest."""
@@ -51,6 +51,14 @@ def _names(files: Files, directory: Path) -> list[str]:
 
 def _segments(files: Files, root: Path, sink: str) -> list[int]:
     return segments_among(_names(files, Layout(root).sink(sink)))
+
+
+def chosen_sinks(files: Files, root: Path, sink: str | None) -> list[str]:
+    """That sink, or all of them. Raises UnknownSink, LogError."""
+    names = sinks_of(files, root)
+    if sink is not None and sink not in names:
+        raise UnknownSink(f"there is no sink {sink!r} in {root}: {near_names(sink, names, 'sinks')}")
+    return names if sink is None else [sink]
 
 
 def notes_of(files: Files, root: Path, sink: str) -> Iterator[Said]:

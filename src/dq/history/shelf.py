@@ -29,6 +29,15 @@ _CLOCKS_SECONDS = 1.0
 """By so much the clocks of a publisher and of the broker, or one and the same a little later, are taken to differ."""
 
 
+TRIES = 5
+"""A broker may delete a segment while it is read; then all is looked at once more."""
+
+
+def trimmed_meanwhile(root: Path) -> LogError:
+    """The error where that happens each time."""
+    return LogError(f"{root}: segments go faster than they are read; try again")
+
+
 class Batch(NamedTuple):
     """What a batch says of its records; `at`: when it was committed, None where its backend does not tell."""
 

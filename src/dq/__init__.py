@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from dq.client.broker import Broker, connect
     from dq.client.consumer import Consumer
     from dq.client.dead_letters import DeadLetters, DeadRecord, Death
+    from dq.client.holdings import Holding, Holdings
     from dq.client.listener import Listener
     from dq.client.manager import BrokerManager
     from dq.client.publisher import Publisher
@@ -102,6 +103,7 @@ _HOMES = {
         "Topic",
     ),
     "dq.client.sink": ("Sink",),
+    "dq.client.holdings": ("Holding", "Holdings"),
     "dq.client.stats": ("SinkStats",),
     "dq.client.task": ("Task",),
     "dq.errors": (
@@ -186,8 +188,8 @@ __all__ = [
     "AlreadySettled", "App", "AppConfig", "BackendFailed", "BroadcastFailed", "BroadcastResult", "Broker",
     "BrokerError", "BrokerLost", "BrokerManager", "BrokerNotRunning", "BrokerRunning", "BucketPlace", "Closed",
     "Consumer", "Damaged", "DeadLetters", "DeadRecord", "Death", "DiskFull", "DqError", "Event", "EventOwner",
-    "EventType", "FileOnce", "Forked", "HandlerError", "HandlerTimeout", "InUse", "InvalidName",
-    "InvalidPayload", "InvalidSetting", "Listener", "ListenerDropped", "LogError", "MissingColumn",
+    "EventType", "FileOnce", "Forked", "HandlerError", "HandlerTimeout", "Holding", "Holdings", "InUse",
+    "InvalidName", "InvalidPayload", "InvalidSetting", "Listener", "ListenerDropped", "LogError", "MissingColumn",
     "NewerFormat", "NotImportable", "OnceFull", "Outcome", "OutcomeUnknown", "Pinned", "ProtocolError",
     "PublishError", "PublishTimeout", "Publisher", "QueueFull", "Reader", "Receipt", "Receipts", "Record",
     "RecordTooLarge", "RecordsTrimmed", "SequenceError", "SettingsMismatch", "Signal", "Sink", "SinkSettings",

@@ -121,6 +121,9 @@ class Limits:
     sink_segment_bytes: int = 16 * MIB
     """A sink's log begins a new segment, with a snapshot, at this size."""
 
+    holdings_max: int = 1_000
+    """Leases told of in one answer to who holds what: 1 MB. There may be 50,000 of one consumer."""
+
     # --- broadcasts --------------------------------------------------------------------------------------------------
     channels_max: int = 1_000
     """Channels of one listener."""

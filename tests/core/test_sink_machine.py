@@ -459,6 +459,25 @@ class SinkMachine(RuleBasedStateMachine):
         del self.credit[consumer]
         self.settle_down()
 
+    @precondition(lambda self: any(self.held(consumer) for consumer in self.credit))
+    @rule(data=st.data(), whole=st.booleans())
+    def take_back(self, data, whole):
+        """An operator takes records from who has them. Who that is asks for more at once: until then it would get nothing."""
+        consumer = data.draw(st.sampled_from([each for each in self.consumers() if self.held(each)]), "consumer")
+        held = self.held(consumer)
+        if whole:
+            chosen = held
+            self.core.holders.take_all_back(consumer)
+        else:
+            first = held[0]
+            count = data.draw(st.integers(1, 3), "count")
+            chosen = [record for record in held if record[:2] == first[:2]][:count]
+            self.core.holders.take_back({first[:2]: RangeSet.of((offset, offset + 1) for *_, offset in chosen)})
+        for record in chosen:
+            self.give_back(record)
+        self.settle_down()
+        self.join_or_grant(consumer, 1)
+
     @rule(seconds=st.sampled_from([0.5, 3.0, 8.0, 25.0]))
     def advance(self, seconds):
         target = self.now + seconds

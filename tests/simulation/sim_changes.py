@@ -125,6 +125,23 @@ class Changes:
         self.busy.add(name)
         self._in_the_end("sink", name, "resume", lambda: self.busy.discard(name))
 
+    def take_back(self, name: str) -> None:
+        """Records out of the hands that have them, in the middle of their leases; or all of a consumer's."""
+        service = self._manager.consumer_broker.service
+        run = service._sinks.runs.get(name) if service is not None else None
+        held = run.core.holders.listed(50) if run is not None else []
+        if not held:
+            return
+        one = self._world.chance.choice(held)
+        self._checker.counts["taken back"] += 1
+        if self._world.chance.random() < 0.3:
+            self._ask("sink", name, "release", lambda _: None, wish={"consumer": one.consumer})
+            return
+        first, stop = one.open[0]
+        chosen = self._world.chance.sample(range(first, stop), self._world.chance.randint(1, min(stop - first, 3)))
+        ids = [f"{one.shard[0]}/{one.shard[1]}/{offset}" for offset in chosen]
+        self._ask("sink", name, "release", lambda _: None, ids=[*ids, f"{one.shard[0]}/0/999999"])
+
     def seek(self, name: str) -> None:
         chance, over = self._world.chance, self._world.sinks[name][0]
         wall = self._world.clock.wall() - chance.choice((0.1, 3.0, 100.0))

@@ -249,6 +249,8 @@ class World:
                 changes.seek,
                 changes.take_off_or_put_back,
                 changes.destroy_sink,
+                changes.take_back,
+                changes.take_back,
             )
             self.chance.choice(acts)(name)
 

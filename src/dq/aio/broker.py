@@ -19,6 +19,7 @@ from dq.aio.stream import Stream
 from dq.aio.threads import in_thread
 from dq.client.broker import Broker as SyncBroker
 from dq.client.broker import connect as sync_connect
+from dq.client.holdings import Holdings
 from dq.client.manager import BrokerManager as SyncBrokerManager
 from dq.client.place import root_of
 from dq.config import LIMITS
@@ -112,6 +113,12 @@ class Broker(Face[SyncBroker]):
     def reader(self, *streams: str, **options: Any) -> Reader:
         """A `Reader` of these streams: `async with broker.reader("orders") as reader`."""
         return Reader(self, *streams, **options)
+
+    async def who(
+        self, sink: str = "", *, stream: str | None = None, consumer: str | None = None, limit: int | None = None
+    ) -> Holdings:
+        """Who holds what; see `dq.Broker.who`."""
+        return await in_thread(partial(self._it.who, sink, stream=stream, consumer=consumer, limit=limit))
 
     async def stats(self) -> dict[str, Any]:
         """Figures of the manager, both brokers, all streams and sinks, as one dict."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from dq.aio.consumer import Consumer
 from dq.aio.threads import in_thread
+from dq.client.holdings import Holdings
 from dq.client.place import Place
 from dq.client.sink import Sink as SyncSink
 from dq.client.stats import SinkStats
@@ -29,6 +30,14 @@ class Sink:
     async def stats(self) -> SinkStats:
         """Its figures and settings, as they are now. Raises UnknownSink: it was destroyed."""
         return await in_thread(self._it.stats)
+
+    async def leases(self, *, stream: str | None = None, consumer: str | None = None, limit: int | None = None) -> Holdings:
+        """Who holds what of it. See `dq.Sink.leases`."""
+        return await in_thread(partial(self._it.leases, stream=stream, consumer=consumer, limit=limit))
+
+    async def release(self, *ids: str, consumer: str | None = None) -> int:
+        """Takes records back from who has them in hand. See `dq.Sink.release`."""
+        return await in_thread(partial(self._it.release, *ids, consumer=consumer))
 
     def consumer(self, **options: Any) -> Consumer:
         """A consumer of it, over the streams that it has: `async with sink.consumer() as consumer`."""

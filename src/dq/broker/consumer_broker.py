@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dq.broker.broadcast import Broadcasts
 from dq.broker.confirmations import Confirmations, Numbering
 from dq.broker.desk import Desk, Neighbour, nack
+from dq.broker.holders import Holders
 from dq.broker.laters import Laters
 from dq.broker.life import Life, Setup, prepare
 from dq.broker.post import Post
@@ -68,7 +69,8 @@ class ConsumerBroker:
         self._desk: Desk[ConsumerClient] = Desk(life, _OWNER, self._on_consumer, self._died)
         self._broadcasts = Broadcasts(life, _OWNER)
         self._confirmations = Confirmations(life, self._desk)
-        self._changes = SinkChanges(self._sinks, self._changed, self._end_sink)
+        holders = Holders(self._sinks, self._desk.clients, life.clock)
+        self._changes = SinkChanges(self._sinks, self._changed, self._end_sink, holders)
         self._neighbour = Neighbour(life, self._on_neighbour_event)
         self._touched: dict[SinkRun, None] = {}  # no set: what is served first is the same in each run
         self._deadlines: Deadlines[SinkRun] = Deadlines()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from dq.broker.holders import Holders, take_back
 from dq.broker.sink_run import SinkRun
 from dq.broker.sinks import Sinks
 from dq.errors import InvalidSetting
@@ -22,10 +23,13 @@ class SinkChanges:
         sinks: of the directory.
         changed: told of a sink that may have more to hand out now.
         end: takes a sink's consumers off it, before it is destroyed.
+        holders: answers who holds what.
     """
 
-    def __init__(self, sinks: Sinks, changed: Callable[[SinkRun], None], end: Callable[[SinkRun], None]) -> None:
-        self._sinks, self._changed, self._end = sinks, changed, end
+    def __init__(
+        self, sinks: Sinks, changed: Callable[[SinkRun], None], end: Callable[[SinkRun], None], holders: Holders
+    ) -> None:
+        self._sinks, self._changed, self._end, self._holders = sinks, changed, end, holders
 
     def do(self, event: Event) -> Result:
         """Does what is asked, on disk when it returns, and says what became of it.
@@ -36,6 +40,8 @@ class SinkChanges:
         what = event["what"]
         if what == "list":
             return {"sinks": sorted({*self._sinks.runs, *self._sinks.closed})}
+        if what == "who":
+            return self._holders.tell(event)
         if what == "destroy":
             return self._destroy(check_name("sink", event["name"]))
         if what == "open" and event.get("create", False):
@@ -43,13 +49,13 @@ class SinkChanges:
         else:
             run = self._sinks.get(check_name("sink", event["name"]))
         if what not in _ACTS:
-            raise InvalidSetting(f"nobody can {shown(what)} a sink; known are {', '.join([*_ACTS, 'destroy', 'list'])}")
-        _ACTS[what](self, run, event)
+            raise InvalidSetting(f"nobody can {shown(what)} a sink; known are {', '.join([*_ACTS, 'destroy', 'list', 'who'])}")
+        told = _ACTS[what](self, run, event)
         if what != "stats":
             run.write_notes()
             run.sync()
             self._changed(run)
-        return run.status()
+        return {**run.status(), **(told or {})}
 
     def _destroy(self, name: str) -> Result:
         """One that there is not is no error: it may be asked for again, by a manager whose broker died after the deed."""
@@ -82,6 +88,9 @@ class SinkChanges:
             self._sinks.put_over(run, opened)
         run.shards.seek(start)
 
+    def _release(self, run: SinkRun, event: Event) -> Result:
+        return {"released": take_back(run, event.get("ids", ()), event.get("wish", {}).get("consumer"))}
+
     def _pause(self, run: SinkRun, _event: Event) -> None:
         run.core.pause()
 
@@ -92,12 +101,13 @@ class SinkChanges:
         """Nothing is done; its figures are the answer."""
 
 
-_ACTS: dict[str, Callable[[SinkChanges, SinkRun, Event], None]] = {
+_ACTS: dict[str, Callable[[SinkChanges, SinkRun, Event], Result | None]] = {
     "open": SinkChanges._open,
     "add_stream": SinkChanges._add_stream,
     "remove_stream": SinkChanges._remove_stream,
     "seek": SinkChanges._seek,
     "pause": SinkChanges._pause,
     "resume": SinkChanges._resume,
+    "release": SinkChanges._release,
     "stats": SinkChanges._stats,
 }

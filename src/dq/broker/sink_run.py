@@ -165,9 +165,17 @@ class SinkRun:
 
     def note_progress(self, lease: int, offset: int, note: str) -> None:
         """What a consumer said about its task while it works; kept for the status until the sink has moved on."""
+        self._notes.pop((lease, offset), None)  # the newest stands last
         self._notes[lease, offset] = note
         if len(self._notes) > _NOTES_MAX:
             del self._notes[next(iter(self._notes))]
+
+    def progress(self) -> dict[int, list[tuple[int, str]]]:
+        """What was said so, by lease: of which offset, and what; the newest last."""
+        found: dict[int, list[tuple[int, str]]] = {}
+        for (lease, offset), note in self._notes.items():
+            found.setdefault(lease, []).append((offset, note))
+        return found
 
     def status(self) -> dict[str, Any]:
         """Its figures, as JSON takes them."""

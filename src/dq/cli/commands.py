@@ -43,6 +43,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "stream": Entry("stream", "Show, make, trim or destroy one stream.", _WATCH),
     "sinks": Entry("sinks", "List the sinks.", _WATCH),
     "sink": Entry("sink", "Show, move, pause, resume or destroy one sink.", _WATCH),
+    "who": Entry("who", "Show who holds what since when, and take it back.", _WATCH),
     "dlq": Entry("dlq", "List, show, replay or discard a stream's dead letters.", _WATCH),
     "log": Entry("log", "Show the log files: what is live in each segment, and what pins it.", _WATCH),
     "explain": Entry("explain", "Tell the biography of one record, from the logs.", _WATCH),

@@ -8,13 +8,11 @@ from pathlib import Path
 import click
 
 from dq.cli.exits import Exit
+from dq.cli.named import sink_of
 from dq.cli.options import as_json, confirmed, data, examples, place_of
 from dq.cli.output import json_line, line, number, pairs, table
 from dq.client.broker import Broker
-from dq.client.sink import Sink
 from dq.client.stats import SinkStats
-from dq.errors import UnknownSink
-from dq.model.names import near_names
 from dq.model.settings import SinkSettings
 
 _COUNTED = (
@@ -28,14 +26,6 @@ def command() -> None:
     """Shows, moves, pauses, resumes and destroys a sink."""
 
 
-def _found(broker: Broker, name: str) -> Sink:
-    """A sink that is there. Raises UnknownSink."""
-    known = broker.sinks()
-    if name not in known:
-        raise UnknownSink(f"there is no sink {name!r}: {near_names(name, known, 'sinks')}")
-    return Sink(broker, name)
-
-
 @command.command(epilog=examples("dq sink show mailers", "dq sink show mailers --json | jq .consumers"))
 @click.argument("name")
 @data
@@ -43,7 +33,7 @@ def _found(broker: Broker, name: str) -> Sink:
 def show(name: str, root: Path, as_json: bool) -> int:
     """Shows a sink: its settings and counters, how far it is in each bucket, and its consumers."""
     with Broker(root) as broker:
-        stats = _found(broker, name).stats()
+        stats = sink_of(broker, name).stats()
     if as_json:
         json_line({**asdict(stats), "streams": stats.streams})
     else:
@@ -92,7 +82,7 @@ def seek(name: str, where: str, yes: bool, root: Path) -> int:
     It goes on from there, also with records that it had settled.
     """
     with Broker(root) as broker:
-        sink = _found(broker, name)
+        sink = sink_of(broker, name)
         confirmed(f"move sink {name!r} to {where}", yes=yes)
         sink.seek(place_of(where))
     return Exit.WELL
@@ -115,7 +105,7 @@ def reset(context: click.Context, name: str, yes: bool, root: Path) -> int:
 def pause(name: str, root: Path) -> int:
     """Hands out nothing more until `resume`, also after restarts; what is in hand can be settled."""
     with Broker(root) as broker:
-        _found(broker, name).pause()
+        sink_of(broker, name).pause()
     return Exit.WELL
 
 
@@ -125,7 +115,7 @@ def pause(name: str, root: Path) -> int:
 def resume(name: str, root: Path) -> int:
     """Hands out again."""
     with Broker(root) as broker:
-        _found(broker, name).resume()
+        sink_of(broker, name).resume()
     return Exit.WELL
 
 
@@ -136,7 +126,7 @@ def resume(name: str, root: Path) -> int:
 def destroy(name: str, yes: bool, root: Path) -> int:
     """Forgets a sink and where it stands, for good. The records of its streams stay."""
     with Broker(root) as broker:
-        sink = _found(broker, name)
+        sink = sink_of(broker, name)
         confirmed(f"destroy sink {name!r}", yes=yes)
         sink.destroy()
     return Exit.WELL

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dq.client.dead_letters import DeadLetters
+from dq.client.holdings import Holdings, holdings_wish
 from dq.client.lifetime import Mortal, watch
 from dq.client.link import error_of
 from dq.client.listener import Listener
@@ -311,6 +312,19 @@ class Broker:
         """The names of all sinks, sorted."""
         names: list[str] = self.change("sink", "", "list")["sinks"]
         return names
+
+    def who(
+        self, sink: str = "", *, stream: str | None = None, consumer: str | None = None, limit: int | None = None
+    ) -> Holdings:
+        """Who holds what: every lease in a consumer's hand, or those of one sink, one stream, one consumer.
+
+        Args:
+            limit: so many at most; default and most: 1,000. The rest is counted in `.more`.
+
+        Raises:
+            UnknownSink, InvalidName, InvalidSetting.
+        """
+        return Holdings.of(self.change("sink", sink, "who", wish=holdings_wish(stream, consumer, limit)))
 
     def stats(self) -> dict[str, Any]:
         """Figures of the manager, both brokers, all streams and sinks, as one dict."""

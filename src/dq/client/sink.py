@@ -7,15 +7,19 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from dq.client.consumer import Consumer
+from dq.client.holdings import Holdings
 from dq.client.stats import SinkStats
+from dq.errors import InvalidSetting
 from dq.model.names import check_name
 from dq.model.settings import SinkSettings
+from dq.model.shown import shown
 from dq.model.start import start_of
 
 if TYPE_CHECKING:
     from dq.client.broker import Broker
 
 Start = str | datetime | timedelta
+_IDS_AT_ONCE = 10_000
 
 
 class Sink:
@@ -47,6 +51,40 @@ class Sink:
             UnknownSink: it was destroyed.
         """
         return SinkStats.of(self._change("stats"))
+
+    def leases(self, *, stream: str | None = None, consumer: str | None = None, limit: int | None = None) -> Holdings:
+        """Who holds what of it: see `Broker.who`.
+
+        Raises:
+            UnknownSink: it was destroyed. InvalidSetting.
+        """
+        return self._broker.who(self.name, stream=stream, consumer=consumer, limit=limit)
+
+    def release(self, *ids: str, consumer: str | None = None) -> int:
+        """Takes records back from who has them in hand, as from a consumer that hangs: they are handed out again, at the same
+        attempt. Returns how many came back; what nobody has in hand is passed over.
+
+        Their holder is not told. It goes on with them, and what it says of them is late, as after an expired lease: an ack
+        counts if nobody settled the record before, and changes nothing else (in an ordered sink, never). It gets nothing more
+        until it settles something, gives something back or asks for more.
+
+        Args:
+            ids: of the records. In an ordered sink all behind them in a hand comes back as well.
+            consumer: instead of ids, the id of a consumer: all that it has comes back.
+
+        Raises:
+            InUse: the sink is ordered, and a record before these, in the same hand, is to stay there: nothing came back.
+            UnknownSink: it was destroyed. InvalidSetting: one is no id; or both or neither were named.
+        """
+        if (consumer is not None) == bool(ids):
+            raise InvalidSetting("records are taken back by their ids, or all that one consumer has: name one of both")
+        for each in ids:
+            if not isinstance(each, str):
+                raise InvalidSetting(f"a record is taken back by its id, a text, not by {shown(each)}")
+        if consumer is not None:
+            return int(self._change("release", wish={"consumer": consumer})["released"])
+        some = [list(ids[begin : begin + _IDS_AT_ONCE]) for begin in range(0, len(ids), _IDS_AT_ONCE)]
+        return sum(int(self._change("release", ids=each)["released"]) for each in some)
 
     def consumer(self, **options: Any) -> Consumer:
         """A consumer of it, over the streams that it has.

@@ -47,6 +47,10 @@ class Deadlines(Generic[Key]):
         """Forgets `key`; one that is unknown is none the worse for it."""
         self._when.pop(key, None)
 
+    def of(self, key: Key) -> float | None:
+        """When `key` is due; None where it is not waited for."""
+        return self._when.get(key)
+
     def first(self) -> float | None:
         """When the next key is due; None where nothing is to be waited for."""
         while self._heap:

@@ -22,6 +22,7 @@ class Hand:
         leases: its leases by number; `records` and `size` (bytes, roughly) are the sums over them.
         alone: it holds a suspect and gets nothing else meanwhile.
         credit: records it asked for and has not got.
+        aside: credit that does not count until it settles something, gives something back or asks for more.
         settled: records it settled since it joined.
         heard: when it last gave a sign of life.
         silent: its leases expired; it gets nothing until it is heard of again.
@@ -31,6 +32,7 @@ class Hand:
 
     __slots__ = (
         "alone",
+        "aside",
         "credit",
         "heard",
         "leases",
@@ -52,11 +54,17 @@ class Hand:
         self.size = 0
         self.alone = False
         self.credit = 0
+        self.aside = 0
         self.settled = 0
         self.heard = 0.0
         self.silent = False
         self.returning = False
         self.watched = False
+
+    def come_back(self) -> None:
+        """Its code goes on: what it asked for counts again."""
+        self.credit += self.aside
+        self.aside = 0
 
 
 class Own(NamedTuple):
@@ -82,10 +90,11 @@ class Lease:
         size: bytes of what is in hand, as if all its records were of one size.
         state: LEASED, or ISOLATED for a suspect that is leased alone.
         deadline: when it expires unless it is renewed.
+        since: when it was leased, in monotonic seconds; None where an earlier broker did so.
         own: records with a deadline of their own, which `deadline` does not touch; None for none.
     """
 
-    __slots__ = ("deadline", "first", "hand", "number", "open", "own", "shard", "size", "state", "stop")
+    __slots__ = ("deadline", "first", "hand", "number", "open", "own", "shard", "since", "size", "state", "stop")
 
     def __init__(self, number: int, hand: Hand, shard: Shard, first: int, stop: int, size: int, state: State) -> None:
         self.number = number
@@ -97,6 +106,7 @@ class Lease:
         self.size = size
         self.state = state
         self.deadline = 0.0
+        self.since: float | None = None
         self.own: dict[int, Own] | None = None
         hand.leases[number] = self
         hand.records += stop - first

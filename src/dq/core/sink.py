@@ -13,6 +13,7 @@ from typing import Any
 
 from dq.config import LIMITS, Limits
 from dq.core.book import LEASES_UNFLUSHED_MAX
+from dq.core.holders import Holders
 from dq.core.leases import Hand, Past, Shard
 from dq.core.ledger import Ledger
 from dq.core.offers import Offer
@@ -43,6 +44,9 @@ class SinkCore(SinkWords):
         settings: of the sink; `ack_grace`, `max_attempts`, `ordered` and `no_ack` count here.
         limits: `reconnect_seconds`, `prefetch_records_max` and `prefetch_bytes_max` count here.
         jitter: for the backoff of retries; one of its own by default.
+
+    Attributes:
+        holders: who has what in hand, and taking it back.
     """
 
     def __init__(self, name: str, settings: SinkSettings, limits: Limits = LIMITS, jitter: Random | None = None) -> None:
@@ -57,6 +61,7 @@ class SinkCore(SinkWords):
             "ready": rules.delay_over,
             "back": self._not_back,
         }
+        self.holders = Holders(rules, ordered=settings.ordered)
         self._notes_unknown = 0
 
     # --- the log of the sink -----------------------------------------------------------------------------------------
@@ -148,6 +153,7 @@ class SinkCore(SinkWords):
         hand = self._book.hands.get(consumer)
         if hand is not None and credit > 0:
             hand.silent = False
+            hand.come_back()
             hand.credit = min(hand.credit + credit, self._limits.prefetch_records_max)
             self._offers.welcome(hand)
 
@@ -155,7 +161,7 @@ class SinkCore(SinkWords):
         """A consumer takes back the credit that it has not used: it gets nothing more until it grants some."""
         hand = self._book.hands.get(consumer)
         if hand is not None:
-            hand.credit = 0
+            hand.credit = hand.aside = 0
 
     def leave(self, consumer: str, now: float, why: str = "left") -> None:
         """A consumer says goodbye: all it holds comes back, no attempt burned. `why`: as the note of it says."""
@@ -327,7 +333,7 @@ class SinkCore(SinkWords):
             return number
         source = State.SUSPECT if offer.alone else State.WAITING
         lease = self._book.lease(hand, ledger, source, offer.first, stop, size, out, burned)
-        lease.deadline = now + self._grace
+        lease.since, lease.deadline = now, now + self._grace
         if not hand.watched:
             self._rules.watch(hand)
         return lease.number

@@ -73,11 +73,11 @@ class SinkWords(SinkShards):
     def renew(self, consumer: str, leases: Sequence[int], now: float) -> None:
         """A sign of life for whole leases, without their records that have a deadline of their own."""
         for number in leases:
-            self._heard(consumer, number, now)
+            self._heard(consumer, number, now, moves=False)
 
     def extend(self, consumer: str, lease: int, offset: int, seconds: float, now: float) -> bool:
         """Gives one record a deadline of its own. Returns whether the consumer has it."""
-        held = self._holding(consumer, lease, offset, now)
+        held = self._holding(consumer, lease, offset, now, moves=False)
         if held is not None and isfinite(seconds):
             self._rules.set_own(held, offset, now + seconds)
             self._book.notes.add(extend_note(held, offset, seconds))
@@ -93,11 +93,18 @@ class SinkWords(SinkShards):
 
     # --- within ------------------------------------------------------------------------------------------------------
 
-    def _heard(self, consumer: str, number: int, now: float) -> Lease | None:
-        """A consumer spoke of a lease, a sign of life for both. Returns the lease if it is or was of that consumer."""
+    def _heard(self, consumer: str, number: int, now: float, *, moves: bool = True) -> Lease | None:
+        """A consumer spoke of a lease, a sign of life for both. Returns the lease if it is or was of that consumer.
+
+        Args:
+            moves: its code is done with some record.
+        """
         hand = self._book.hands.get(consumer)
         if hand is not None:
             hand.heard = now
+            if hand.aside and moves:
+                hand.come_back()
+                self._offers.welcome(hand)
             if hand.silent:
                 hand.silent = False
                 self._offers.welcome(hand)
@@ -107,9 +114,9 @@ class SinkWords(SinkShards):
         lease.deadline = now + self._grace
         return lease
 
-    def _holding(self, consumer: str, number: int, offset: int, now: float) -> Lease | None:
+    def _holding(self, consumer: str, number: int, offset: int, now: float, *, moves: bool = True) -> Lease | None:
         """The lease by which a consumer has a record in hand; None, counted, if it has not."""
-        lease = self._heard(consumer, number, now)
+        lease = self._heard(consumer, number, now, moves=moves)
         if lease is not None and offset in lease.open:
             return lease
         self._book.counters.ignored += 1

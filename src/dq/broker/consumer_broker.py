@@ -69,8 +69,7 @@ class ConsumerBroker:
         self._desk: Desk[ConsumerClient] = Desk(life, _OWNER, self._on_consumer, self._died)
         self._broadcasts = Broadcasts(life, _OWNER)
         self._confirmations = Confirmations(life, self._desk)
-        holders = Holders(self._sinks, self._desk.clients, life.clock)
-        self._changes = SinkChanges(self._sinks, self._changed, self._end_sink, holders)
+        self._changes = SinkChanges(self._sinks, self._changed, self._end_sink, Holders(self._sinks, life.clock))
         self._neighbour = Neighbour(life, self._on_neighbour_event)
         self._touched: dict[SinkRun, None] = {}  # no set: what is served first is the same in each run
         self._deadlines: Deadlines[SinkRun] = Deadlines()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dq.broker.born import age_of
 from dq.broker.sink_run import SinkRun
@@ -18,9 +18,6 @@ from dq.model.names import check_name
 from dq.model.shown import shown
 from dq.model.start import parse_start
 
-if TYPE_CHECKING:
-    from dq.broker.consumer_broker import ConsumerClient
-
 Result = dict[str, Any]
 _NOTE_CHARS_MAX = 500
 
@@ -30,12 +27,11 @@ class Holders:
 
     Args:
         sinks: of the directory.
-        clients: the consumers that are connected, by id.
         clock: of this process.
     """
 
-    def __init__(self, sinks: Sinks, clients: Mapping[str, ConsumerClient], clock: Clock) -> None:
-        self._sinks, self._clients, self._clock = sinks, clients, clock
+    def __init__(self, sinks: Sinks, clock: Clock) -> None:
+        self._sinks, self._clock = sinks, clock
 
     def tell(self, event: Event) -> Result:
         """The leases of a sink, or of all.
@@ -65,8 +61,7 @@ class Holders:
         self, run: SinkRun, held: Held, notes: Mapping[int, Iterable[tuple[int, str]]], ages: dict[int, float | None]
     ) -> dict[str, Any]:
         wall, now = self._clock.wall(), self._clock.monotonic()
-        client = self._clients.get(held.consumer)
-        pid = client.pid if client is not None and client.run is run else None
+        pid = held.pid or None
         if pid is not None and pid not in ages:
             ages[pid] = age_of(pid)
         age = None if pid is None else ages[pid]

@@ -313,18 +313,13 @@ class Broker:
         names: list[str] = self.change("sink", "", "list")["sinks"]
         return names
 
-    def who(
-        self, sink: str = "", *, stream: str | None = None, consumer: str | None = None, limit: int | None = None
-    ) -> Holdings:
-        """Who holds what: every lease in a consumer's hand, or those of one sink, one stream, one consumer.
-
-        Args:
-            limit: so many at most; default and most: 1,000. The rest is counted in `.more`.
+    def who(self, sink: str = "", **wish: Any) -> Holdings:
+        """Who holds what: every lease in a consumer's hand, or those of one sink; see `Sink.leases`.
 
         Raises:
             UnknownSink, InvalidName, InvalidSetting.
         """
-        return Holdings.of(self.change("sink", sink, "who", wish=holdings_wish(stream, consumer, limit)))
+        return Holdings.of(self.change("sink", sink, "who", wish=holdings_wish(**wish)))
 
     def stats(self) -> dict[str, Any]:
         """Figures of the manager, both brokers, all streams and sinks, as one dict."""

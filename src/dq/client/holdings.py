@@ -20,9 +20,9 @@ class Holding:
         open: how many are; those between that are not were settled already.
         lease: its number, by which the sink's log and the events name it.
         consumer: the id of who has it.
-        pid: of its process; None while it is awaited.
-        started: when that process began, by which it is told from a later one of the same pid; None where the system does not
-            say.
+        pid: of its process, as it said; None where that is not known.
+        started: when the process of that pid began, by which it is told from a later one of the same number: of one that is
+            awaited it may be another. None where there is none, or the system does not say.
         since: when the lease was given; None where that was before the broker was started.
         until: when the first of it comes back unless it is renewed, as it is while its process lives; of one that is awaited,
             unless its consumer is back by then.
@@ -92,7 +92,7 @@ class Holdings:
         return cls(listed, max(told["count"] - len(listed), 0))
 
 
-def holdings_wish(stream: str | None, consumer: str | None, limit: int | None) -> dict[str, Any]:
+def holdings_wish(stream: str | None = None, consumer: str | None = None, limit: int | None = None) -> dict[str, Any]:
     """What is asked for, as it is sent."""
     wish = {"stream": stream, "consumer": consumer, "limit": limit}
     return {name: value for name, value in wish.items() if value is not None}

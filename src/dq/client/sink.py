@@ -53,7 +53,11 @@ class Sink:
         return SinkStats.of(self._change("stats"))
 
     def leases(self, *, stream: str | None = None, consumer: str | None = None, limit: int | None = None) -> Holdings:
-        """Who holds what of it: see `Broker.who`.
+        """Who holds what of it: every lease in a consumer's hand.
+
+        Args:
+            stream, consumer: only those of this one.
+            limit: so many at most; default and most: 1,000. The rest is counted in `.more`.
 
         Raises:
             UnknownSink: it was destroyed. InvalidSetting.

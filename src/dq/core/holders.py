@@ -21,6 +21,7 @@ class Held(NamedTuple):
         shard: whose records.
         open: what is still in hand, as sorted ranges; never empty.
         consumer: who has it.
+        pid: of its process, as it said; 0 where that is not known.
         since: when it was leased; None where that was before the broker was started.
         until: when the first of it is taken back unless it is renewed, or its consumer is back; None where that is not known.
         extended: that is a time that was asked for, or that was set since the record was left unsettled: it is not renewed.
@@ -33,6 +34,7 @@ class Held(NamedTuple):
     shard: Shard
     open: list[Range]
     consumer: str
+    pid: int
     since: float | None
     until: float | None
     extended: bool
@@ -92,6 +94,7 @@ class Holders:
             shard=lease.shard,
             open=list(lease.open),
             consumer=hand.name,
+            pid=hand.pid,
             since=lease.since,
             until=until if until is not None and isfinite(until) else None,
             extended=extended,
@@ -148,7 +151,7 @@ class Holders:
             # An ordered sink may have given some of them back meanwhile, as they lay behind others.
             still = [part for each in ranges for part in lease.open.within(*each)]
             self._set_aside(lease.hand)
-            self._rules.give_back(lease, still)
+            self._rules.give_back(lease, still, "taken_back")
         return before - self._in_hand(touched)
 
     def _in_hand(self, shards: set[Shard]) -> int:

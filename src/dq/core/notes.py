@@ -23,7 +23,8 @@ As the sink lives::
     {"expired":17,"stream":"emails","bucket":0,"ranges":[[121,122]]}                  not handed to the user's code, for that
     {"release":17,"stream":"emails","bucket":0,"ranges":[[140,150]],"why":"left"}     given back, no attempt burned; "why" where
                                                                                       its consumer did not say so itself:
-                                                                                      "left", "not_back", "order"
+                                                                                      "left", "not_back", "order",
+                                                                                      "taken_back" (by an operator)
     {"extend":17,"stream":"emails","bucket":0,"offset":120,"seconds":60.0}            more time for one record; for people
     {"retry":17,"stream":"emails","bucket":0,"offset":120,"attempts":1,"after":0.05,"error":"ValueError: …"}
     {"overdue":17,"stream":"emails","bucket":0,"offset":120,"attempts":2,"error":"lease expired"}

@@ -10,6 +10,7 @@ from dq.history.values import HistoryEvent, Kind, RecordState
 _RELEASED: Final = {
     "": "given back unstarted by {who}",
     "left": "given back: {who} left",
+    "taken_back": "taken back from {who} by an operator",
     "not_back": "given back: {who} did not come back to it",
     "order": "given back by {who}: one before it comes first",
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from dq import BrokerManager, Consumer, Publisher
+from dq.embedded import PersistentQueue
+from dq.log.format import seal
 
 DQ = [sys.executable, "-c", "from dq.main import command; raise SystemExit(command())"]
 
@@ -197,6 +200,32 @@ def test_where_there_is_no_data_directory_none_is_made(dq, tmp_path) -> None:
         ended = dq("export", *arguments, "--data", tmp_path / "none")
         assert (ended.code, ended.out, "no data directory" in ended.err) == (69, "", True)
     assert list(tmp_path.iterdir()) == []
+    PersistentQueue(tmp_path / "queue").close()
+    ended = dq("export", "--all", "--data", tmp_path / "queue")
+    assert (ended.code, ended.out, "embedded queue" in ended.err) == (2, "", True)
+
+
+def test_a_stream_that_its_broker_alone_can_read_costs_itself_alone(own, dq) -> None:
+    described = (own / "streams" / "big" / "stream.json").read_bytes()
+    line = json.loads(described)
+    line["settings"] |= {"backend": "nowhere:Backend", "durability": "backend"}
+    del line["crc"]
+    (own / "streams" / "clean.json").unlink()
+    (own / "streams" / "big" / "stream.json").write_bytes(seal(json.dumps(line, separators=(",", ":")).encode()[:-1])[0])
+    ended = dq("export", "--all", "--data", own)
+    assert (ended.code, "through the broker" in ended.err) == (2, True)
+    assert len(ended.out.splitlines()) == 102
+
+
+def test_ended_from_outside_it_leaves_no_file(own, monkeypatch, dq) -> None:
+    def end(*_: object, **__: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("dq.transfer.export.header_line", end)
+    (own / "there").mkdir()
+    ended = dq("export", "orders", "--data", own, "-o", own / "there" / "out")
+    assert ended.code == 128 + signal.SIGTERM
+    assert list((own / "there").iterdir()) == []
 
 
 def test_a_terminal_gets_no_escapes(here, name, dq, monkeypatch) -> None:

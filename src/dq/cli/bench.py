@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any, Final
 
 import click
@@ -18,6 +14,7 @@ from dq.bench.place import scratch
 from dq.cli.exits import Exit
 from dq.cli.options import DataDirectory, as_json, examples
 from dq.cli.output import json_line, line, number, remark, table
+from dq.cli.termination import tidied_up
 
 _DURABILITIES: Final = {
     "sync": "every receipt after fdatasync",
@@ -53,7 +50,7 @@ def command(root: Path | None, as_json: bool, **wish: Any) -> int:
     for publish() one record a flush, for the others a MiB. The machine should have nothing else to do.
     """
     measurement = Measurement(Wish(**wish), _progress)
-    with _terminated(), scratch(root) as directory:
+    with tidied_up(), scratch(root) as directory:
         about = machine(directory)
         if is_memory(about["filesystem"]) and wish["durability"] == "sync":
             remark(f"{directory} is on {about['filesystem']}, where a flush costs nothing: name one on a disk with --data")
@@ -63,20 +60,6 @@ def command(root: Path | None, as_json: bool, **wish: Any) -> int:
             _progress("")
     (_print_json if as_json else _print)(measurement, about)
     return Exit.WELL
-
-
-@contextlib.contextmanager
-def _terminated() -> Iterator[None]:
-    """SIGTERM ends it as Ctrl-C does: all that it has started and made is gone."""
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        raise click.exceptions.Exit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _progress(text: str) -> None:

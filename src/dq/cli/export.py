@@ -13,6 +13,8 @@ from dq.cli.exits import Exit
 from dq.cli.failures import code_of
 from dq.cli.options import data, examples, place_of
 from dq.cli.output import number, remark, safe
+from dq.cli.termination import tidied_up
+from dq.errors import LogError
 from dq.transfer.export import Export, Write, stream_names
 from dq.transfer.new_file import NewFile, new_file
 
@@ -54,7 +56,7 @@ def command(
     places = [None if where is None else place_of(where) for where in (start, stop)]
     export = Export(root, stream_names(root) if everything else streams, *places)
     to_file = output not in (None, "-")
-    with new_file(Path(str(output)).absolute(), force=force) if to_file else nullcontext() as file:
+    with tidied_up(), new_file(Path(str(output)).absolute(), force=force) if to_file else nullcontext() as file:
         write: Write = _to_output if file is None else file.out.write
         export.run(__version__, write, sinks=sinks)
         sys.stdout.flush()
@@ -84,5 +86,9 @@ def _end(export: Export, file: NewFile | None) -> int:
     for failure in export.failures:
         remark(str(failure))
     where = "" if file is None else f" to {file.keep_partial()}"
-    remark(f"{written}{where}: what lies before the damage. `dq verify` names all of it, `dq repair --salvage` reads behind it")
+    damaged = any(isinstance(failure, LogError) for failure in export.failures)
+    advice = (
+        ", what lies before the damage: `dq verify` names all of it, `dq repair --salvage` reads behind it" if damaged else ""
+    )
+    remark(f"{written}{where}{advice}")
     return max(map(code_of, export.failures))

@@ -14,11 +14,11 @@ from dq.cli.exits import Exit
 from dq.cli.failures import code_of
 from dq.cli.options import as_json, data, examples
 from dq.cli.output import json_line, line, number, one_line, remark, size, table
-from dq.errors import BrokerNotRunning, InvalidSetting, LogError, UnknownStream
+from dq.errors import LogError, UnknownStream
 from dq.log.layout import LATER_LOG, Layout
-from dq.log.queue_file import is_queue
 from dq.mend.segments import Pin, Segment, StreamSegments, look_at_segments
 from dq.mend.sinks import SinkOnDisk, read_sink_on_disk, sink_names
+from dq.mend.target import check_data_directory
 from dq.model.names import near_names
 
 
@@ -49,10 +49,7 @@ def stats(stream: str | None, root: Path, as_json: bool) -> int:
 
 def _streams(root: Path, stream: str | None) -> list[str]:
     layout = Layout(root)
-    if is_queue(root):
-        raise InvalidSetting(f"{root} is an embedded queue, which has one log and no sinks: `dq verify {root}` tells of it")
-    if not layout.instance.exists():
-        raise BrokerNotRunning(f"{root} is no data directory, and no broker runs for it: `dq serve` starts one")
+    check_data_directory(root)
     known = sorted(path.name for path in layout.streams.glob("*") if (path / "stream.json").is_file())
     if stream is None:
         return known

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dq.config import LIMITS, MIB
-from dq.errors import BrokerRunning, InvalidSetting
+from dq.errors import BrokerNotRunning, BrokerRunning, InvalidSetting
 from dq.log.journal import BATCH_BYTES_MAX
 from dq.log.layout import Layout, segments_among
 from dq.log.locks import hold
@@ -63,6 +63,14 @@ class Target:
     def directory(self) -> Path:
         """Where the segments are; of a whole stream its own directory."""
         return self.root / self.log
+
+
+def check_data_directory(root: Path) -> None:
+    """Raises BrokerNotRunning where there is no data directory; InvalidSetting where there is an embedded queue."""
+    if is_queue(root):
+        raise InvalidSetting(f"{root} is an embedded queue, and has no streams and no sinks: `dq verify {root}` tells of it")
+    if not Layout(root).instance.exists():
+        raise BrokerNotRunning(f"{root} is no data directory, and no broker runs for it: `dq serve` starts one")
 
 
 def target_of(path: Path | str) -> Target:

@@ -14,11 +14,12 @@ import orjson
 from dq.client.bucket_cursor import Lines
 from dq.client.reader import StartAt
 from dq.core.ranges import RangeSet
-from dq.errors import BrokerNotRunning, InvalidSetting, LogError, UnknownStream
+from dq.errors import DqError, InvalidSetting, LogError, UnknownStream
 from dq.log.files import Files, mapped
 from dq.log.layout import Layout
 from dq.log.stream_file import read_stream
 from dq.mend.sinks import SinkOnDisk, read_later, read_sink_on_disk, sink_names
+from dq.mend.target import check_data_directory
 from dq.model.names import LATER_SUFFIX, base_stream, later_stream, near_names
 from dq.model.start import parse_start, start_of
 from dq.transfer.form import ExportedStream, header_line, record_lines
@@ -26,12 +27,6 @@ from dq.transfer.source import Extent, source_of
 
 Write = Callable[[bytes], object]
 _FROM = b'"from":"'
-
-
-def check_is_there(root: Path) -> None:
-    """Raises BrokerNotRunning where there is no data directory."""
-    if not Layout(root).instance.exists():
-        raise BrokerNotRunning(f"{root} is no data directory, and no broker runs for it: `dq serve` starts one")
 
 
 def stream_names(root: Path) -> list[str]:
@@ -59,19 +54,19 @@ class Export:
         missed: records that were trimmed while this went on.
 
     Raises:
-        BrokerNotRunning: there is no data directory. UnknownStream: with near names. InvalidSetting: a stream that cannot be
-        exported by itself, or a place that cannot be meant for one of them.
+        BrokerNotRunning: there is no data directory. UnknownStream: with near names. InvalidSetting: it is an embedded queue,
+        a stream cannot be exported by itself, or a place cannot be meant for one of them.
     """
 
     def __init__(self, root: Path, streams: Sequence[str], start: StartAt | None = None, stop: StartAt | None = None) -> None:
         now = time.time()
         self._root, self._places = root, [None if place is None else start_of(place, now).text for place in (start, stop)]
         self.records: dict[str, int] = {}
-        self.failures: list[LogError] = []
+        self.failures: list[DqError] = []
         self.notes: list[str] = []
         self.missed = 0
         self._streams: list[ExportedStream] = []
-        check_is_there(root)
+        check_data_directory(root)
         known = stream_names(root)
         for name in dict.fromkeys(streams):
             if name.endswith(LATER_SUFFIX):
@@ -124,7 +119,7 @@ class Export:
                 extent = Extent(source, name, start, stop)
                 yield from extent.runs(self.failures)
                 self.missed += extent.missed
-        except LogError as error:
+        except DqError as error:  # the others go on
             self.failures.append(error)
 
     # --- delayed records ---------------------------------------------------------------------------------------------

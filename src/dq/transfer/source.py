@@ -14,7 +14,7 @@ from dq.client.reader import Reader, StartAt
 from dq.client.reader_core import ReaderCore
 from dq.client.reader_stream import Shelf, Told
 from dq.core.matching import Matcher
-from dq.errors import Damaged, LogError, RecordsTrimmed, UnknownStream
+from dq.errors import Damaged, DqError, LogError, RecordsTrimmed, UnknownStream
 from dq.log.files import Files
 from dq.log.gone_file import read_gone
 from dq.log.layout import Layout
@@ -141,7 +141,7 @@ class Extent:
     def _place(self) -> tuple[int, ...]:
         return parse_position(self._source.position)[self._stream]
 
-    def runs(self, failures: list[LogError]) -> Iterator[Lines]:
+    def runs(self, failures: list[DqError]) -> Iterator[Lines]:
         """The records in it, as runs of lines, from each bucket in turn.
 
         Args:

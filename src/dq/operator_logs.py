@@ -185,8 +185,8 @@ def _takes_more(stream: Any, wait_ms: int) -> bool:
 
 
 def styled(stream: Any) -> bool:
-    """Whether a stream is a terminal that wants colours: see https://no-color.org."""
-    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    """Whether a stream is a terminal that wants colours: see https://no-color.org. None, where it was closed, is none."""
+    return stream is not None and stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def _message_of(record: logging.LogRecord) -> str:

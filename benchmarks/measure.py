@@ -113,6 +113,10 @@ class Bench:
         """A number of records, scaled, in whole batches of 500."""
         return max(int(full * self.scale) // 500 * 500, least)
 
+    def times(self, full: int, least: int = 5) -> int:
+        """How often something is done that takes its time whatever the scale; never more often than `full`."""
+        return max(int(full * min(self.scale, 1.0)), least)
+
     def seconds(self, full: float) -> float:
         """A duration, scaled; not so short that nothing happens in it."""
         return max(full * min(self.scale, 1.0), 0.2)
@@ -131,7 +135,7 @@ class Bench:
     @property
     def callers(self) -> int:
         """How many wait at the same time; a smoke test does with fewer."""
-        return 64 if self.scale >= 0.1 else 8
+        return 64 if self.scale >= 0.1 else 4
 
     def remove(self) -> None:
         """The root, unless somebody else's files are in it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import signal
 import socket
 import statistics
@@ -42,6 +43,7 @@ def flood(client: RawClient, content: bytes, beside: Callable[[], float], second
             try:
                 count = sock.send(waiting)
             except BlockingIOError:
+                select.select([], [sock], [], 0.01)
                 continue
             sent += count
             waiting = waiting[count:] or memoryview(content)

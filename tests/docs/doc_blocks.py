@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 from textwrap import dedent
 from typing import NamedTuple
+
+from dq.cli.commands import run
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "examples").rglob("*.md"))]
@@ -44,3 +49,19 @@ def run_shell(script: str, directory: Path) -> str:
         said = output.read()
     assert done.returncode == 0, f"{script}\n{said}"
     return said
+
+
+def run_line(line: str) -> tuple[int, str]:
+    """Runs a line with `dq` in this process, the rest of its pipe by a shell: the exit code, and what is printed."""
+    before, piped, line = (
+        line.rpartition(" | dq ") if " | dq " in line else ("", "", line.removeprefix("uv run ").removeprefix("dq "))
+    )
+    command, _, after = line.partition(" | ")
+    given, sys.stdin = sys.stdin, io.TextIOWrapper(io.BytesIO(run_shell(before, Path.cwd()).encode() if piped else b""))
+    try:
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            code = run(shlex.split(command, comments=True), "dq")
+    finally:
+        sys.stdin = given
+    Path("said").write_text(said.getvalue())
+    return code, run_shell(f"{after} < said", Path.cwd()) if after else said.getvalue()

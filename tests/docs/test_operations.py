@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import re
 import shlex
 import shutil
-import sys
 from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
-from doc_blocks import ROOT, blocks_of, run_shell
+from doc_blocks import ROOT, blocks_of, run_line, run_shell
 
 import dq
 from dq import errors
-from dq.cli.commands import run
 from dq.cli.exits import Exit
 from dq.cli.failures import code_of
 
@@ -46,59 +42,46 @@ def the_line(*parts: str) -> str:
     return line
 
 
-def ends(line: str) -> tuple[int, str]:
-    """Runs a line with `dq` in this process, the rest of its pipe by a shell: the exit code, and what is printed."""
-    before, _, line = line.partition(" | dq ") if " | dq " in line else ("", "", line.removeprefix("dq "))
-    command, _, after = line.partition(" | ")
-    sys.stdin = io.TextIOWrapper(io.BytesIO(run_shell(before, Path.cwd()).encode() if before else b""))
-    with contextlib.redirect_stdout(io.StringIO()) as said:
-        code = run(shlex.split(command), "dq")
-    Path("said").write_text(said.getvalue())
-    return code, run_shell(f"{after} < said", Path.cwd()) if after else said.getvalue()
-
-
-def test_what_to_watch_and_to_free_can_be_read_and_freed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", sys.stdin)
+def test_what_to_watch_and_to_free_can_be_read_and_freed(place: Path) -> None:
     with dq.BrokerManager("queue_data") as broker:
         broker.publish("orders", {"n": 1})
         broker.publish("old-orders", {"n": 1})
         with broker.sink("kitchen", "orders").consumer(idle_timeout=0.05) as consumer:
             for task in consumer:
                 task.dead_letter("no tea")
-        assert ends(the_line("dq check", "--waiting"))[0] == 1  # the dead letter
-        assert ends(the_line("dq status --json"))[1].endswith('"streams":3}\n')
-        assert ends(the_line("dq sinks --json"))[1] == '{"name":"kitchen","waiting":0,"settled":1}\n'
-        assert ends(the_line("dq streams --json"))[1] == "orders-dlq 1\n"
+        assert run_line(the_line("dq check", "--waiting"))[0] == 1  # the dead letter
+        assert run_line(the_line("dq status --json"))[1].endswith('"streams":3}\n')
+        assert run_line(the_line("dq sinks --json"))[1] == '{"name":"kitchen","waiting":0,"settled":1}\n'
+        assert run_line(the_line("dq streams --json"))[1] == "orders-dlq 1\n"
         for line in (line for line in LINES if line.startswith(("dq streams", "dq log", "dq stream ")) and " | " not in line):
-            assert ends(line)[0] == 0, line
+            assert run_line(line)[0] == 0, line
         assert broker.streams() == ["orders", "orders-dlq"]
 
 
-def test_a_backup_is_whole_and_a_spoiled_log_is_mended_step_by_step(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", sys.stdin)
+def test_a_backup_is_whole_and_a_spoiled_log_is_mended_step_by_step(place: Path) -> None:
     # Given a directory whose broker has stopped, and a copy of it
     with dq.BrokerManager("queue_data") as broker:
         for n in range(3):
             broker.publish("orders", {"n": n})
     assert the_line("dq stop queue_data")
     run_shell(the_line("cp -a"), place)
-    assert ends(the_line("dq verify", "copy"))[0] == 0
+    assert run_line(the_line("dq verify", "copy"))[0] == 0
     # When a byte of the second record is spoiled
     log = place / "queue_data/streams/orders/0/00000000000000000000.jsonl"
     whole = log.read_bytes()
     log.write_bytes(whole.replace(b'"n":1', b'"n":7'))
     # Then the steps of the page find it, save the rest, and end the log before it
-    code, said = ends("dq verify queue_data")
+    code, said = run_line("dq verify queue_data")
     assert code == Exit.DAMAGED
     position = re.findall(r"--truncate-at (\d+)", said)[0]
     assert int(position) == whole.index(b'{"batch":1')
-    assert ends(the_line("--salvage"))[0] == 0
+    assert run_line(the_line("--salvage"))[0] == 0
     for line in (line for line in LINES if "--truncate-at" in line):
-        assert ends(line.replace("10240", position))[0] == 0
-    assert ends("dq verify queue_data")[0] == 0
+        assert run_line(line.replace("10240", position))[0] == 0
+    assert run_line("dq verify queue_data")[0] == 0
     assert (place / "queue_data/quarantine/repairs.jsonl").exists()
     with dq.BrokerManager("queue_data") as broker:
-        assert ends(the_line("saved.jsonl |").replace(">= 2", ">= 1"))[0] == 0
+        assert run_line(the_line("saved.jsonl |").replace(">= 2", ">= 1"))[0] == 0
         with broker.reader("orders", start="oldest", follow=False) as reader:
             assert [record.payload for record in reader] == [{"n": 0}, {"n": 2}]
     # And the copy in its place brings all back

@@ -81,7 +81,9 @@ def test_headers_that_have_these_names_already_are_kept_beside_them() -> None:
 
 def test_a_record_that_was_delayed_counts_by_the_id_it_had_first() -> None:
     [entry] = entries({"id": "s/0/9", "from": "s-later/0/3", "payload": 1})
-    assert (entry.stream, entry.source, entry.offset) == ("s-later", ("", "s-later/0"), 3)
+    assert (entry.stream, entry.source, entry.offset) == ("s", ("", "s-later/0"), 3)
+    with pytest.raises(BadLine, match="say --stream s"):
+        entries({"id": "s/0/9", "payload": 1}, into="s-later")
 
 
 def test_what_tail_and_salvage_print_is_taken_too() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -108,7 +109,7 @@ class Measurement:
         self.publish, self.submit = Figure("publish()"), Figure("submit()")
         self.publish_many, self.end_to_end = Figure("publish_many()"), Figure("end to end")
         self.receipt, self.way = Latency("publish() to receipt"), Latency("publish() to user code")
-        self.flush = Latency("bare write and flush")
+        self.flush = Latency("bare flush of one record")
 
     @property
     def figures(self) -> list[Figure]:
@@ -117,8 +118,8 @@ class Measurement:
 
     @property
     def latencies(self) -> list[Latency]:
-        """All of them."""
-        return [self.receipt, self.way, self.flush]
+        """All of them; that of the flush where there is one."""
+        return [self.receipt, self.way] + [self.flush] * (self.wish.durability == "sync")
 
     def run(self, directory: Path) -> None:
         """Measures all in an empty directory."""
@@ -221,7 +222,7 @@ class _Crew:
 @contextmanager
 def _broker(path: Path) -> Iterator[BrokerManager]:
     """A broker; when it goes wrong, or is interrupted, it is not waited for: what it has is thrown away."""
-    with running(path) as broker:
+    with running(path, logging.ERROR) as broker:
         try:
             yield broker
         except BaseException:

@@ -24,9 +24,9 @@ _CONTEXT = multiprocessing.get_context("spawn")
 
 
 @contextlib.contextmanager
-def running(path: Path) -> Iterator[BrokerManager]:
+def running(path: Path, log_level: int | None = None) -> Iterator[BrokerManager]:
     """A broker over a directory; what is left of its processes is ended by pid."""
-    broker = BrokerManager(path)
+    broker = BrokerManager(path, log_level=log_level)
     pids = [broker.manager_pid]
     try:
         pids = broker_pids(broker)

@@ -47,7 +47,8 @@ def command(root: Path | None, as_json: bool, **wish: Any) -> int:
     that is removed afterwards; it touches no other.
 
     Beside each figure stands the floor: the same bytes, appended and flushed to the same disk by a bare loop in the same run;
-    for publish() one record a flush, for the others a MiB. The machine should have nothing else to do.
+    for publish() one record a flush, for the others a MiB. With another durability than sync it does not flush either. The
+    machine should have nothing else to do.
     """
     measurement = Measurement(Wish(**wish), _progress)
     with tidied_up(), scratch(root) as directory:

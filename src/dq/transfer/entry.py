@@ -13,7 +13,7 @@ import orjson
 
 from dq.config import LIMITS
 from dq.errors import DqError, InvalidPayload, InvalidSetting, NewerFormat
-from dq.model.names import check_name
+from dq.model.names import LATER_SUFFIX, check_name
 from dq.model.record import encode
 from dq.model.settings import PRIORITIES_MAX, StreamSettings
 from dq.model.shown import shown
@@ -157,11 +157,14 @@ class Entries:
         """Where records of a stream and a bucket go, and where they come from."""
         if named is not None and type(named) is not str:
             raise InvalidPayload(f"its stream is {shown(named)}, not a name")
-        from_stream = place.rpartition("/")[0]
-        stream = self.into or named or from_stream
+        # A delayed record is published to the stream that it is for, and waits again.
+        from_stream = (named or place.rpartition("/")[0]).removesuffix(LATER_SUFFIX)
+        stream = self.into or from_stream
         if not stream:
             raise InvalidPayload("it says neither its stream nor its id: say --stream")
-        return check_name("stream", stream), (self._uuids.get(named or from_stream, ""), place)
+        if stream.endswith(LATER_SUFFIX):
+            raise InvalidPayload(f"dq keeps {stream!r} itself: say --stream {stream.removesuffix(LATER_SUFFIX)}")
+        return check_name("stream", stream), (self._uuids.get(from_stream, ""), place)
 
 
 def _stream_of(told: Any) -> ExportedStream:

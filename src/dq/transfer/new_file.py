@@ -44,7 +44,12 @@ class NewFile:
                 os.link(self._temporary, path)  # as a rename, that replaces nothing
             except FileExistsError:
                 raise _taken(path) from None
-            os.unlink(self._temporary)
+            except OSError:  # a file system without links: somebody could be quicker here
+                if os.path.lexists(path):
+                    raise _taken(path) from None
+                os.rename(self._temporary, path)
+            else:
+                os.unlink(self._temporary)
         directory = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(directory)

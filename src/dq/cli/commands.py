@@ -6,6 +6,7 @@ A command's module is imported when it is asked for: `dq --help` is to be there 
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import sys
 from typing import Any, Final, NamedTuple
@@ -58,6 +59,23 @@ COMMANDS: Final[dict[str, Entry]] = {
     "completion": Entry("completion", "Print a script by which bash, zsh or fish completes `dq`.", _MORE),
 }
 
+ALIASES: Final[dict[str, str]] = {
+    "ls": "streams",
+    "info": "stream show",
+    "pub": "publish",
+    "put": "publish",
+    "sub": "consume",
+    "get": "consume",
+    "stream ls": "streams",
+    "stream list": "streams",
+    "stream rm": "stream destroy",
+    "sink ls": "sinks",
+    "sink list": "sinks",
+    "sink rm": "sink destroy",
+    "dlq ls": "dlq list",
+}
+"""What users of other tools type, and the command that is run by it. The help of that one names it."""
+
 
 class Commands(click.Group):
     """The group of all commands, each imported when it is asked for."""
@@ -72,10 +90,17 @@ class Commands(click.Group):
         if entry is None:
             return None
         command: click.Command = importlib.import_module(f"dq.cli.{entry.module}").command
+        _name_aliases(cmd_name, command)
+        for name, inner in command.commands.items() if isinstance(command, click.Group) else ():
+            _name_aliases(f"{cmd_name} {name}", inner)
         return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does it, and names the near ones of what there is not."""
+        """As click does it, of what an alias means; and names the near ones of what there is not."""
+        for size in (2, 1):
+            if (meant := ALIASES.get(" ".join(args[:size]))) is not None:
+                args = [*meant.split(), *args[size:]]
+                break
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             known = f"known are {', '.join(sorted(COMMANDS))}"
             ctx.fail(f"there is no command {args[0]!r}; {near_names(args[0], COMMANDS, 'commands')} ({known})")
@@ -86,6 +111,23 @@ class Commands(click.Group):
         for heading in dict.fromkeys(entry.heading for entry in COMMANDS.values()):
             with formatter.section(heading):
                 formatter.write_dl([(name, entry.says) for name, entry in COMMANDS.items() if entry.heading == heading])
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Names what is short for one of them."""
+        short: dict[str, list[str]] = {}
+        for alias, meant in ALIASES.items():
+            if " " not in alias:
+                short.setdefault(meant, []).append(alias)
+        formatter.write_paragraph()
+        formatter.write_text("Short: " + ", ".join(f"{' or '.join(each)} for {meant}" for meant, each in short.items()) + ".")
+
+
+def _name_aliases(name: str, command: click.Command) -> None:
+    """Has the help of a command say what else it is called; once, however often it is asked for."""
+    aliases = [f"`dq {alias}`" for alias, meant in ALIASES.items() if meant == name]
+    also = f"\n\nAlso {', '.join(aliases)}."
+    if aliases and command.help is not None and not command.help.endswith(also):
+        command.help = inspect.cleandoc(command.help) + also
 
 
 @click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

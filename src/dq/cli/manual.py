@@ -16,7 +16,7 @@ from typing import Final
 
 import click
 
-from dq.cli.commands import COMMANDS, dq
+from dq.cli.commands import ALIASES, COMMANDS, dq
 from dq.settings.setting import Part
 from dq.settings.table import SETTINGS
 
@@ -49,6 +49,11 @@ def with_list(page: str) -> str:
             if entry.heading == heading:
                 lines.append(f"- [`dq {name}`](commands/{name}.md): {entry.says}")
         lines.append("")
+    lines += ["What users of other tools type is understood too:", "", "| typed | is |", "| --- | --- |"]
+    for meant in dict.fromkeys(ALIASES.values()):
+        typed = ", ".join(f"`dq {alias}`" for alias, of in ALIASES.items() if of == meant)
+        lines.append(f"| {typed} | `dq {meant}` |")
+    lines.append("")
     return _LIST.sub(lambda _: "\n" + "\n".join(lines) + "\n", page)
 
 

@@ -6,6 +6,7 @@ import click
 
 from dq.client.broker import Broker
 from dq.client.sink import Sink
+from dq.client.stream import Stream
 from dq.errors import UnknownSink, UnknownStream
 from dq.model.names import near_names
 
@@ -16,6 +17,14 @@ def sink_of(broker: Broker, name: str) -> Sink:
     if name not in known:
         raise UnknownSink(f"there is no sink {name!r}: {near_names(name, known, 'sinks')}")
     return Sink(broker, name)
+
+
+def stream_of(broker: Broker, name: str) -> Stream:
+    """A stream that is there. Raises UnknownStream."""
+    known = broker.streams()
+    if name not in known:
+        raise UnknownStream(f"there is no stream {name!r}: {near_names(name, known, 'streams')}")
+    return broker.stream(name)
 
 
 def sink_or_stream(broker: Broker, name: str | None, sink: str | None, stream: str | None) -> tuple[str | None, str | None]:

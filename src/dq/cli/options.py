@@ -122,6 +122,11 @@ def start_broker(function: F) -> F:
     return start_alone(made(function))
 
 
+def if_exists(function: F) -> F:
+    """`--if-exists`: where there is none that is no error."""
+    return click.option("--if-exists", "if_exists", is_flag=True, help="It is no error if there is none.")(function)
+
+
 def flags(function: F) -> F:
     """`--set NAME=VALUE`: settings that are stronger than those of the file and the environment."""
     return click.option(

@@ -9,10 +9,11 @@ import click
 
 from dq.cli.exits import Exit
 from dq.cli.named import sink_of
-from dq.cli.options import as_json, confirmed, data, examples, place_of
+from dq.cli.options import as_json, confirmed, data, examples, if_exists, place_of
 from dq.cli.output import json_line, line, number, pairs, table
 from dq.client.broker import Broker
 from dq.client.stats import SinkStats
+from dq.model.names import check_name
 from dq.model.settings import SinkSettings
 
 _COUNTED = (
@@ -119,13 +120,16 @@ def resume(name: str, root: Path) -> int:
     return Exit.WELL
 
 
-@command.command(epilog=examples("dq sink destroy mailers --yes"))
+@command.command(epilog=examples("dq sink destroy mailers --yes", "dq sink destroy mailers --if-exists --yes"))
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@if_exists
 @data
-def destroy(name: str, yes: bool, root: Path) -> int:
+def destroy(name: str, yes: bool, if_exists: bool, root: Path) -> int:
     """Forgets a sink and where it stands, for good. The records of its streams stay."""
     with Broker(root) as broker:
+        if if_exists and check_name("sink", name) not in broker.sinks():
+            return Exit.WELL
         sink = sink_of(broker, name)
         confirmed(f"destroy sink {name!r}", yes=yes)
         sink.destroy()

@@ -9,12 +9,12 @@ from typing import Any
 import click
 
 from dq.cli.exits import Exit
-from dq.cli.options import Span, as_json, confirmed, data, examples, place_of
+from dq.cli.named import stream_of
+from dq.cli.options import Span, as_json, confirmed, data, examples, if_exists, place_of
 from dq.cli.output import json_line, line, number, pairs, size, table
 from dq.client.broker import Broker
-from dq.client.stream import Stream, StreamStats
-from dq.errors import UnknownStream
-from dq.model.names import near_names
+from dq.client.stream import StreamStats
+from dq.model.names import check_name
 from dq.model.settings import StreamSettings
 
 
@@ -27,14 +27,6 @@ def command() -> None:
     """Shows, makes, trims and destroys a stream."""
 
 
-def _found(broker: Broker, name: str) -> Stream:
-    """A stream that is there. Raises UnknownStream."""
-    known = broker.streams()
-    if name not in known:
-        raise UnknownStream(f"there is no stream {name!r}: {near_names(name, known, 'streams')}")
-    return broker.stream(name)
-
-
 @command.command(epilog=examples("dq stream show orders", "dq stream show orders --json | jq .settings"))
 @click.argument("name")
 @data
@@ -42,7 +34,7 @@ def _found(broker: Broker, name: str) -> Stream:
 def show(name: str, root: Path, as_json: bool) -> int:
     """Shows a stream: its settings, its buckets, and what keeps its oldest segments on disk."""
     with Broker(root) as broker:
-        stats = _found(broker, name).stats()
+        stats = stream_of(broker, name).stats()
     if as_json:
         json_line(asdict(stats))
     else:
@@ -120,7 +112,7 @@ def trim(name: str, before: str | None, max_records: int | None, yes: bool, root
     if (before is None) == (max_records is None):
         raise click.UsageError("choose one of --before and --max-records")
     with Broker(root) as broker:
-        stream = _found(broker, name)
+        stream = stream_of(broker, name)
         confirmed(f"trim {name!r} for good", yes=yes)
         gone = stream.trim(None if before is None else place_of(before), max_records=max_records)
     line(f"{number(gone)} records trimmed")
@@ -134,19 +126,22 @@ def trim(name: str, before: str | None, max_records: int | None, yes: bool, root
 def remove(name: str, ids: tuple[str, ...], root: Path) -> int:
     """Takes single records out of a stream, for good; one that is delayed is cancelled by it."""
     with Broker(root) as broker:
-        gone = _found(broker, name).remove(*ids)
+        gone = stream_of(broker, name).remove(*ids)
     line(f"{number(gone)} records removed")
     return Exit.WELL if gone else Exit.UNKNOWN
 
 
-@command.command(epilog=examples("dq stream destroy orders --yes"))
+@command.command(epilog=examples("dq stream destroy orders --yes", "dq stream destroy orders --if-exists --yes"))
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@if_exists
 @data
-def destroy(name: str, yes: bool, root: Path) -> int:
+def destroy(name: str, yes: bool, if_exists: bool, root: Path) -> int:
     """Deletes a stream and all its records, for good."""
     with Broker(root) as broker:
-        stream = _found(broker, name)
+        if if_exists and check_name("stream", name) not in broker.streams():
+            return Exit.WELL
+        stream = stream_of(broker, name)
         confirmed(f"destroy stream {name!r} and its {stream.stats().records:,} records", yes=yes)
         stream.destroy()
     return Exit.WELL

@@ -1,6 +1,7 @@
 """Every call of the file layer fails once, or from some moment on: nothing that was confirmed is lost, whatever fails.
 
-`pytest tests/faults --every-fault` takes every call; by default each one of the methods that change the disk, and some others.
+`pytest tests/faults --every-fault` takes every call with either error; by default each call that changes the disk fails with
+one of the two, and some of the others.
 """
 
 from __future__ import annotations
@@ -74,9 +75,13 @@ class Scan:
 def test_a_call_that_fails_costs_nothing_that_was_confirmed(method, code, lasting, every_fault, capsys):
     """T3, T4; "fsync failure", "ENOSPC", "Directory fsync": the Nth call of each method, for every N that there is."""
     scan = Scan()
-    step = 1 if every_fault or (method in WRITING and not lasting) else 5
+    first, step = 1, 1 if every_fault else 5
+    if (
+        method in WRITING and not lasting and not every_fault
+    ):  # after some, every second call has one error, and the others the other
+        first, step = 11 + CODES.index(code), 2
     # A run in which something failed makes more calls than a healthy one: the scan ends when the Nth call is never made.
-    for number in range(1, 10_000, step):
+    for number in itertools.chain(range(1, min(first, 11)), range(first, 10_000, step)):
         files = FaultyMemory(random.Random(number))
         if lasting:
             files.lasting[method] = (number, code)
@@ -113,13 +118,15 @@ PARTS = {"one byte": lambda size: 1, "half": lambda size: size // 2, "all but on
 def test_a_short_write_leaves_nothing_half_written(part, code, every_fault, capsys):
     """T5; "ENOSPC: a write may be short first": at every write that there is."""
     scan = Scan()
-    for number in range(1, 10_000, 1 if every_fault else 3):
+    kinds = [(each, error) for each in PARTS.values() for error in (0, *CODES)]
+    first, step = (1, 1) if every_fault else (1 + kinds.index((part, code)), len(kinds))  # every write is short in one way
+    for number in range(first, 10_000, step):
         files = ShortWrites(number, part, code, random.Random(number))
         scan.run(f"short write {number}", files)
         if files.calls["write_some"] < number:
             break
     scan.report(capsys, "short writes")
-    assert scan.runs > 10
+    assert scan.runs > 5
 
 
 @pytest.mark.parametrize("method", ["truncate", "unlink"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import shutil
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from dq.log.storage import Batch
 from dq.mend.repair import accept_loss, truncate
 from dq.mend.salvage import salvage
 from dq.mend.target import target_of
-from stage import settled, until
+from stage import settled, sink_of, until
 
 RECORDS, SETTLED = 300, 250
 
@@ -234,8 +235,10 @@ def test_a_sinks_log_can_be_cut_too_and_that_costs_redeliveries(root: Path) -> N
     assert state_of(root, "sinks/billing").state == "damaged"
     truncate(path, place)
     assert state_of(root, "sinks/billing").state == "whole"
-    with BrokerManager(root) as broker, Consumer(broker, "orders", sink="billing", idle_timeout=6) as consumer:
-        assert sorted(task.payload["n"] for task in consumer) == list(range(RECORDS))
+    with BrokerManager(root) as broker, Consumer(broker, "orders", sink="billing", idle_timeout=20) as consumer:
+        tasks = list(islice(consumer, RECORDS))
+        assert sorted(task.payload["n"] for task in tasks) == list(range(RECORDS))
+        assert sink_of(broker, "billing")["shards"]["orders/0"]["waiting"] == 0
 
 
 # --- salvage ---------------------------------------------------------------------------------------------------------

@@ -47,7 +47,8 @@ def test_they_come_within_100_ms_of_their_time(broker, name, capsys):
         for _ in range(3):
             next(iter(consumer)).ack()
         for number in range(200):
-            publisher.submit({"n": number, "due": time.time() + 1 + number / 200}, delay=1 + number / 200)
+            delay = 0.5 + number / 400
+            publisher.submit({"n": number, "due": time.time() + delay}, delay=delay)
         publisher.flush()
         late = []
         for task in consumer:

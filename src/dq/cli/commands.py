@@ -40,6 +40,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "consume": Entry("consume", "Consume a sink: print each task, or run a command for it.", _DATA),
     "work": Entry("work", "Run the handlers of an app.", _DATA),
     "tail": Entry("tail", "Read a stream's records, and follow it.", _DATA),
+    "peek": Entry("peek", "Look at what a sink would hand out next, or at a stream's records; take nothing.", _DATA),
     "streams": Entry("streams", "List the streams.", _WATCH),
     "stream": Entry("stream", "Show, make, trim or destroy one stream.", _WATCH),
     "sinks": Entry("sinks", "List the sinks.", _WATCH),

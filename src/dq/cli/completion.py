@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from copy import copy
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import click
 from click.shell_completion import BashComplete, CompletionItem, FishComplete, ShellComplete, ZshComplete
 
 from dq.cli.commands import COMMANDS, Commands, dq
 from dq.cli.exits import Exit
+from dq.cli.named import on_disk
 from dq.cli.options import DataDirectory, examples
 from dq.cli.output import line
 from dq.client.place import root_of
@@ -100,8 +100,8 @@ def _taught(command: click.Command, group: str) -> click.Command:
 class _Name(click.ParamType[Any]):
     """The name of a stream or of a sink."""
 
-    def __init__(self, kind: str) -> None:
-        self.name = self._kind = kind
+    def __init__(self, kind: Literal["sinks", "streams"]) -> None:
+        self.name, self._kind = kind, kind
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Those that there are on the disk."""
@@ -123,11 +123,9 @@ class _Path(click.ParamType[Any]):
         return [CompletionItem(incomplete, type=self._kind)]
 
 
-def _names(root: Any, kind: str) -> list[str]:
+def _names(root: Any, kind: Literal["sinks", "streams"]) -> list[str]:
     """The streams or the sinks of a data directory; none where they cannot be listed."""
     try:
-        with os.scandir(root_of(root or None) / kind) as entries:
-            found = [entry.name for entry in entries if entry.is_dir()]
+        return on_disk(root_of(root or None), kind)
     except (OSError, DqError):
         return []
-    return sorted(name for name in found if not name.startswith(".") and ":" not in name)

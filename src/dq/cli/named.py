@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Collection
+from pathlib import Path
+from typing import Literal
+
 import click
 
 from dq.client.broker import Broker
@@ -27,8 +32,23 @@ def stream_of(broker: Broker, name: str) -> Stream:
     return broker.stream(name)
 
 
-def sink_or_stream(broker: Broker, name: str | None, sink: str | None, stream: str | None) -> tuple[str | None, str | None]:
+def on_disk(root: Path, kind: Literal["sinks", "streams"]) -> list[str]:
+    """The sinks or the streams of a data directory, sorted, with or without a broker. Raises OSError: it cannot be read."""
+    try:
+        with os.scandir(root / kind) as entries:
+            found = [entry.name for entry in entries if entry.is_dir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(name for name in found if not name.startswith(".") and ":" not in name)
+
+
+def sink_or_stream(
+    sinks: Collection[str], streams: Collection[str], name: str | None, sink: str | None, stream: str | None
+) -> tuple[str | None, str | None]:
     """Which of both a name is, where the other may have been said by its option.
+
+    Args:
+        sinks, streams: those that there are.
 
     Returns:
         (sink, stream), None for what was not named.
@@ -36,7 +56,6 @@ def sink_or_stream(broker: Broker, name: str | None, sink: str | None, stream: s
     Raises:
         click.UsageError: it is both, or all three were said. UnknownStream, UnknownSink: there is none.
     """
-    sinks, streams = broker.sinks(), broker.streams()
     if name is not None:
         if sink is not None and stream is not None:
             raise click.UsageError(f"{name!r} beside both --sink and --stream: leave one of the three out")

@@ -75,18 +75,22 @@ def _records(
         with Reader(root, *streams, start=place_of(start), follow=follow, **options) as reader:
             yield from reader if count is None else islice(reader, count)
         return
-    with Reader(root, *streams, start="newest", **options) as reader:
-        position = reader.position
-    last = _LAST if count is None else count
-    with Reader(root, *streams, start=_before(position, last), follow=False, **options) as reader:
-        yield from _newest(_kept(reader), last)
-        position = reader.position
+    records, position = newest_of(root, streams, _LAST if count is None else count, topic=topic)
+    yield from records
     if follow:
         with Reader(root, *streams, start=position, **options) as reader:
             yield from reader
 
 
-def _kept(reader: Reader) -> Iterator[Record]:
+def newest_of(root: Path, streams: tuple[str, ...], count: int, *, topic: str | None = None) -> tuple[list[Record], str]:
+    """So many of the newest records of streams, and the position behind them."""
+    with Reader(root, *streams, start="newest", topic=topic) as reader:
+        position = reader.position
+    with Reader(root, *streams, start=_before(position, count), follow=False, topic=topic) as reader:
+        return _newest(kept(reader), count), reader.position
+
+
+def kept(reader: Reader) -> Iterator[Record]:
     """All that is still there: nobody asked for what was trimmed of the last ones."""
     while True:
         try:

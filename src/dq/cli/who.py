@@ -65,7 +65,7 @@ def command(
     if ids:
         raise click.UsageError(f"records as {ids[0]!r} are named for --release alone")
     with Broker(root) as broker:
-        sink, stream = sink_or_stream(broker, name, sink, stream)
+        sink, stream = sink_or_stream(broker.sinks(), broker.streams(), name, sink, stream)
         found = broker.who(sink or "", stream=stream, consumer=consumer, limit=limit)
     if as_json:
         for each in found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dq.history.ahead import Ahead, Standing, ahead
 from dq.history.biography import explain
 from dq.history.diagram import mermaid
 from dq.history.moment import state_at
@@ -19,6 +20,7 @@ from dq.history.values import (
 )
 
 __all__ = [
+    "Ahead",
     "BucketThen",
     "BurnedThen",
     "HeldThen",
@@ -28,7 +30,9 @@ __all__ = [
     "RecordSeen",
     "RecordState",
     "SinkThen",
+    "Standing",
     "StreamThen",
+    "ahead",
     "explain",
     "mermaid",
     "state_at",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ from dq.model.settings import BY_CLASS
 JSON = "json"
 _PIECE_BYTES = 4 * MIB
 _PIECE_RECORDS = 10_000
+_AHEAD_BYTES = MIB // 4
 _CLOCKS_SECONDS = 1.0
 """By so much the clocks of a publisher and of the broker, or one and the same a little later, are taken to differ."""
 
@@ -73,7 +75,8 @@ class StreamLook:
 
     Attributes:
         name: of the stream.
-        buckets: how many it has.
+        buckets: how many it has, those of its priorities with them; `lane_buckets`: of each priority.
+        uuid: which one of its name it is.
         tells: whether its records can be read from here: not where a class of the user's own keeps them for the broker alone.
     """
 
@@ -82,6 +85,7 @@ class StreamLook:
         self._found = read_stream(files, root, name)
         self._gone = read_gone(files, root, self._found)
         self.buckets = self._found.settings.bucket_count
+        self.uuid, self.lane_buckets = self._found.uuid, self._found.settings.buckets
         self.tells = self._found.settings.durability != BY_CLASS
         self._readers: dict[int, StorageReader] = {}
         self._ends: dict[int, int] = {}
@@ -134,6 +138,28 @@ class StreamLook:
         about = found.abouts[0] if found.abouts else None
         plain = Found((self.name, bucket, offset), fields, Batch(offset, 1, found.publishers[0][1], None, about))
         return plain._replace(batch=plain.batch._replace(at=self._committed(reader, plain)))
+
+    def ahead(self, bucket: int, first: int, stop: int) -> Iterator[Found]:
+        """The records of a range that are there and were not taken out; of each batch nothing is told but what it says of them.
+
+        Raises:
+            Damaged, LogError: it cannot be read.
+        """
+        offset = max(first, self.first(bucket)) if self.tells and 0 <= bucket < self.buckets else stop
+        while offset < stop:
+            reader = self._reader(bucket)
+            try:
+                found = reader.read(offset, min(stop - offset, _PIECE_RECORDS), _AHEAD_BYTES)
+            except RecordsTrimmed as error:
+                offset = max(error.first, offset + 1)
+                continue
+            if not found.count:
+                return
+            for part, about, count in zip(found.parts, found.abouts or repeat(None), found.counts, strict=False):
+                for line in bytes(part).split(b"\n")[:count]:
+                    if not self._gone.has(bucket, offset):
+                        yield Found((self.name, bucket, offset), _fields(line), Batch(offset, 1, "", None, about))
+                    offset += 1
 
     def _committed(self, reader: StorageReader, found: Found) -> float | None:
         """When the batch that has a record was committed."""

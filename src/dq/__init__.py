@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from dq.app.application import App
     from dq.app.config import AppConfig
     from dq.app.once import FileOnce, SqliteOnce, Values
-    from dq.client.broker import Broker, connect
+    from dq.client.attach import connect
+    from dq.client.broker import Broker
     from dq.client.consumer import Consumer
     from dq.client.dead_letters import DeadLetters, DeadRecord, Death
     from dq.client.holdings import Holding, Holdings
     from dq.client.listener import Listener
     from dq.client.manager import BrokerManager
+    from dq.client.metrics import ProcessMetrics, Snapshot, StreamMetrics
     from dq.client.publisher import Publisher
     from dq.client.reader import Reader
     from dq.client.sink import Sink
@@ -86,14 +88,13 @@ _HOMES = {
         "SqliteOnce",
         "Values",
     ),
-    "dq.client.broker": (
-        "Broker",
-        "connect",
-    ),
+    "dq.client.attach": ("connect",),
+    "dq.client.broker": ("Broker",),
     "dq.client.consumer": ("Consumer",),
     "dq.client.dead_letters": ("DeadLetters", "DeadRecord", "Death"),
     "dq.client.listener": ("Listener",),
     "dq.client.manager": ("BrokerManager",),
+    "dq.client.metrics": ("ProcessMetrics", "Snapshot", "StreamMetrics"),
     "dq.client.publisher": ("Publisher",),
     "dq.client.reader": ("Reader",),
     "dq.client.stream": (
@@ -188,15 +189,15 @@ __all__ = [
     "AlreadySettled", "App", "AppConfig", "BackendFailed", "BroadcastFailed", "BroadcastResult", "Broker",
     "BrokerError", "BrokerLost", "BrokerManager", "BrokerNotRunning", "BrokerRunning", "BucketPlace", "Closed",
     "Consumer", "Damaged", "DeadLetters", "DeadRecord", "Death", "DiskFull", "DqError", "Event", "EventOwner",
-    "EventType", "FileOnce", "Forked", "HandlerError", "HandlerTimeout", "Holding", "Holdings", "InUse",
-    "InvalidName", "InvalidPayload", "InvalidSetting", "Listener", "ListenerDropped", "LogError", "MissingColumn",
-    "NewerFormat", "NotImportable", "OnceFull", "Outcome", "OutcomeUnknown", "Pinned", "ProtocolError",
+    "EventType", "FileOnce", "Forked", "HandlerError", "HandlerTimeout", "Holding", "Holdings", "InUse", "InvalidName",
+    "InvalidPayload", "InvalidSetting", "Listener", "ListenerDropped", "LogError", "MissingColumn", "NewerFormat",
+    "NotImportable", "OnceFull", "Outcome", "OutcomeUnknown", "Pinned", "ProcessMetrics", "ProtocolError",
     "PublishError", "PublishTimeout", "Publisher", "QueueFull", "Reader", "Receipt", "Receipts", "Record",
     "RecordTooLarge", "RecordsTrimmed", "SequenceError", "SettingsMismatch", "Signal", "Sink", "SinkSettings",
-    "SinkStats", "SqliteOnce", "StorageBackend", "Stream", "StreamReadOnly", "StreamSettings", "StreamStats",
-    "SyncFailed", "Task", "TaskIn", "Topic", "UnknownRecord", "UnknownSink", "UnknownStream", "UsageError",
-    "Values", "Verification", "WorkerDied", "connect", "get_backend_class", "list_backends", "register_backend",
-    "verify",
+    "SinkStats", "Snapshot", "SqliteOnce", "StorageBackend", "Stream", "StreamMetrics", "StreamReadOnly",
+    "StreamSettings", "StreamStats", "SyncFailed", "Task", "TaskIn", "Topic", "UnknownRecord", "UnknownSink",
+    "UnknownStream", "UsageError", "Values", "Verification", "WorkerDied", "connect", "get_backend_class",
+    "list_backends", "register_backend", "verify",
 ]  # fmt: skip
 __version__ = "0.1.0"
 

@@ -62,6 +62,7 @@ LATE_IMPORTS = {
     "main.py": "every process that the manager spawns imports this module again",
     "operator_logs.py": "rich takes as long as the start of a broker, and only lines on a terminal need it",
     "tracing.py": "OpenTelemetry is an extra, and most processes trace nothing",
+    "serve.py": "prometheus_client takes 60 ms, and few brokers are scraped",
     "toml_file.py": "tomllib takes 6 ms, and few directories have a file of settings",
     "output.py": "rich takes as long as all the rest of a command, and a pipe needs none of it",
 }

@@ -29,6 +29,12 @@ def test_the_list_of_commands_is_that_of_the_program() -> None:
     assert page == manual.with_list(page), f"the list has changed: run `{manual.AGAIN}`"
 
 
+def test_the_table_of_metrics_is_that_of_the_program() -> None:
+    page = (DOCS / "metrics.md").read_text()
+    assert "| `dq_sink_waiting` | gauge | `sink` |" in page
+    assert page == manual.with_metrics(page), f"the metrics have changed: run `{manual.AGAIN}`"
+
+
 @pytest.mark.parametrize("name", MADE)
 def test_the_help_of_a_command_has_examples(name: str) -> None:
     assert "```sh\ndq " in MADE[name] or "| dq " in MADE[name], "give it `epilog=examples(...)`"

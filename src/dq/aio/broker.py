@@ -17,10 +17,11 @@ from dq.aio.reader import Reader
 from dq.aio.sink import Sink
 from dq.aio.stream import Stream
 from dq.aio.threads import in_thread
+from dq.client.attach import connect as sync_connect
 from dq.client.broker import Broker as SyncBroker
-from dq.client.broker import connect as sync_connect
 from dq.client.holdings import Holdings
 from dq.client.manager import BrokerManager as SyncBrokerManager
+from dq.client.metrics import Snapshot
 from dq.client.place import root_of
 from dq.config import LIMITS
 from dq.model.receipt import Receipt
@@ -123,6 +124,10 @@ class Broker(Face[SyncBroker]):
     async def stats(self) -> dict[str, Any]:
         """Figures of the manager, both brokers, all streams and sinks, as one dict."""
         return await in_thread(self._it.stats)
+
+    async def metrics(self) -> Snapshot:
+        """As `Broker.metrics`."""
+        return await in_thread(self._it.metrics)
 
 
 class BrokerManager(Broker):

@@ -12,7 +12,8 @@ from dq.aio.queue_reader import QueueReader, SyncQueueReader
 from dq.aio.queue_records import chosen_buckets
 from dq.aio.queue_writer import QueueWriter, SyncQueueWriter
 from dq.aio.threads import in_thread
-from dq.client.broker import Broker, connect
+from dq.client.attach import connect
+from dq.client.broker import Broker
 from dq.client.place import Place, root_of
 from dq.client.publisher import Publisher
 from dq.client.reader import Reader

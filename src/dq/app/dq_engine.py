@@ -16,7 +16,8 @@ from dq.app.dq_ticks import FileTicks
 from dq.app.engine import Delivery, SubscriptionSettings
 from dq.app.outcomes import Ack, DeadLetter, Drop, Retry, Verdict
 from dq.app.report import Report, Wanted
-from dq.client.broker import Broker, connect
+from dq.client.attach import connect
+from dq.client.broker import Broker
 from dq.client.place import Place, root_of
 from dq.client.sink import Sink
 from dq.client.taker import Taker

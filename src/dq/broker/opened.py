@@ -35,6 +35,7 @@ def describe(stream: OpenStream, *, removed: bool = True) -> dict[str, Any]:
 def figures(stream: OpenStream) -> dict[str, Any]:
     """What there is of a stream, in numbers."""
     parts, gone, firsts = [writer.stats() for writer in stream.writers], stream.gone, stream.firsts()
+    places = [writer.end for writer in stream.writers]
     taken = sum(gone.count(bucket, first) for bucket, first in enumerate(firsts)) if gone.ranges else 0
     limited = stream.settings.retention == "limits"
     return {
@@ -44,6 +45,7 @@ def figures(stream: OpenStream) -> dict[str, Any]:
         "segments": sum(part.segments for part in parts),
         "firsts": firsts,
         "ends": [part.end_offset for part in parts],
+        "places": [[place.segment, place.position] for place in places],
         "trimmed": sum(firsts) if limited else gone.trimmed,
         "removed": gone.taken,
         "synced": [writer.synced for writer in stream.writers],

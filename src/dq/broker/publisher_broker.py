@@ -10,6 +10,7 @@ import logging
 import socket
 from typing import TYPE_CHECKING
 
+from dq.broker.commits import Commits
 from dq.broker.desk import Desk, Neighbour, nack
 from dq.broker.interval_sync import IntervalSync
 from dq.broker.life import ExitCode, Life, Setup, prepare
@@ -71,7 +72,7 @@ class PublisherBroker:
         self._hints_wanted = self._later_grew = False
         self._once = Once(life, self._catalog, self._stage, self._join, self._refuse_once)
         self._hints: dict[Shard, End] = {}
-        self._commits = self._batches = self._records = 0
+        self._commits = Commits(life.clock)
 
     # --- life ------------------------------------------------------------------------------------------------------
 
@@ -174,9 +175,7 @@ class PublisherBroker:
             "closed": {name: str(error) for name, error in self._catalog.errors.items()},
             "publishers": {c.id: {"pid": c.pid, "stream": c.stream.name} for c in self._desk.clients.values()},
             "readers": self._readers.status(),
-            "commits": self._commits,
-            "batches": self._batches,
-            "records": self._records,
+            **self._commits.status(),
         }
 
     # --- clients ---------------------------------------------------------------------------------------------------
@@ -247,6 +246,7 @@ class PublisherBroker:
             self._staged[shard][1].append(staged)
         else:
             self._staged[shard] = (writer, [staged])
+            self._commits.arrive()
         if writer.staged_bytes >= self._life.limits.commit_bytes_max:
             self._commit_staged()
 
@@ -304,14 +304,12 @@ class PublisherBroker:
         if not self._staged:
             return
         staged, self._staged = self._staged, {}
-        self._commits += 1
-        if len(staged) == 1:
-            [(shard, (writer, batches))] = staged.items()
-            self._answer_all(shard, batches, _committed(writer))
-            return
-        results = self._syncers.map(_committed, [writer for writer, _ in staged.values()])
+        self._commits.begin()
+        writers = [writer for writer, _ in staged.values()]
+        results = map(_committed, writers) if len(writers) == 1 else self._syncers.map(_committed, writers)
         for (shard, (_, batches)), result in zip(staged.items(), results, strict=True):
             self._answer_all(shard, batches, result)
+        self._commits.end()
 
     def _answer_all(self, shard: Shard, batches: list[Staged], result: End | DqError) -> None:
         if isinstance(result, End):
@@ -345,8 +343,7 @@ class PublisherBroker:
             self._life.fail(error)
 
     def _answer_stored(self, staged: Staged) -> None:
-        self._batches += 1
-        self._records += staged.stored.count
+        self._commits.store(staged.stored.count)
         self._answer(staged, staged.ack())
 
     def _answer(self, staged: Staged, answer: Event) -> None:

@@ -188,6 +188,7 @@ class SinkRun:
             "detached": sorted(self.shards.detached),
             "notes": notes,
             "damaged": damaged,
+            "hand_seconds": self.core.hand_seconds.to_dict(),
         }
         return {**figures, **own}
 

@@ -50,6 +50,8 @@ COMMANDS: Final[dict[str, Entry]] = {
     "log": Entry("log", "Show the log files: what is live in each segment, and what pins it.", _WATCH),
     "explain": Entry("explain", "Tell the biography of one record, from the logs.", _WATCH),
     "at": Entry("at", "Show what a stream and its sinks looked like at a moment.", _WATCH),
+    "top": Entry("top", "Watch rates, depths and latencies, live.", _WATCH),
+    "metrics": Entry("metrics", "Print every counter and latency, as Prometheus takes them.", _WATCH),
     "check": Entry("check", "Say in one line whether all is well, for a monitoring system.", _WATCH),
     "events": Entry("events", "Show the envelopes that pass the broker's processes.", _WATCH),
     "export": Entry("export", "Write streams as JSON lines, for `dq import`, `jq` or a backup.", _MOVE),

@@ -1,8 +1,8 @@
 """`python -m dq.cli.manual docs`: writes the pages of `docs/commands/`, the list of them in `docs/commands.md`, and the
-tables of settings in `docs/configuration.md`.
+tables of settings in `docs/configuration.md` and of metrics in `docs/metrics.md`.
 
-They are made from the commands' own help and from the table of settings. A test compares them with what is committed, so that
-they cannot drift apart.
+They are made from the commands' own help and from the tables of settings and metrics. A test compares them with what is
+committed, so that they cannot drift apart.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Final
 import click
 
 from dq.cli.commands import ALIASES, COMMANDS, dq
+from dq.cli.exposition import FAMILIES
 from dq.settings.setting import Part
 from dq.settings.table import SETTINGS
 
@@ -26,6 +27,7 @@ AGAIN: Final = "uv run python -m dq.cli.manual docs"
 _MARK: Final = f"<!-- Made by `{AGAIN}`; what is changed here by hand is lost. -->"
 _LIST: Final = re.compile(r"(?<=<!-- the commands -->\n).*?(?=<!-- so far the commands -->)", re.S)
 _SETTINGS: Final = re.compile(r"(?<=<!-- the settings -->\n).*?(?=<!-- so far the settings -->)", re.S)
+_METRICS: Final = re.compile(r"(?<=<!-- the metrics -->\n).*?(?=<!-- so far the metrics -->)", re.S)
 _NOT_MARKDOWN: Final = re.compile(r"(`[^`]*`)|([*\[\]])|(<)")
 
 
@@ -70,13 +72,22 @@ def with_settings(page: str) -> str:
     return _SETTINGS.sub(lambda _: "\n" + "\n".join(lines) + "\n", page)
 
 
+def with_metrics(page: str) -> str:
+    """The text of `metrics.md` with the table of all metrics at its marks."""
+    lines = ["| metric | kind | labels | what it is |", "| --- | --- | --- | --- |"]
+    for family in FAMILIES:
+        labels = ", ".join(f"`{label}`" for label in family.labels)
+        lines.append(f"| `{family.name}` | {family.kind} | {labels} | {_plain(family.says)} |")
+    return _METRICS.sub(lambda _: "\n" + "\n".join(lines) + "\n\n", page)
+
+
 def write(docs: Path) -> int:
     """Writes the pages and the list; returns how many files were changed, made or deleted."""
     made = {docs / "commands" / name: text for name, text in pages().items()}
     made[docs / "commands.md"] = with_list((docs / "commands.md").read_text())
-    settings = docs / "configuration.md"
-    if settings.exists():
-        made[settings] = with_settings(settings.read_text())
+    for name, filled in (("configuration.md", with_settings), ("metrics.md", with_metrics)):
+        if (docs / name).exists():
+            made[docs / name] = filled((docs / name).read_text())
     (docs / "commands").mkdir(exist_ok=True)
     changed = 0
     for path in set((docs / "commands").glob("*.md")) - set(made):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from dq.cli.options import START
-from dq.client.broker import Broker, connect
+from dq.client.attach import connect
+from dq.client.broker import Broker
 from dq.client.place import is_data_directory
 from dq.errors import BrokerNotRunning
 from dq.operator_logs import LogWish

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import click
@@ -16,7 +17,7 @@ from dq.cli.exits import Exit
 from dq.cli.log_options import failing_in_log, log_options, say_or_log
 from dq.cli.options import directory, examples, flags
 from dq.operator_logs import LogWish
-from dq.settings.values import settings_of
+from dq.settings.values import Settings, settings_of
 
 
 @click.command(
@@ -24,26 +25,40 @@ from dq.settings.values import settings_of
 )
 @directory
 @flags
+@click.option("--metrics-port", type=click.IntRange(1, 65_535), metavar="PORT", help="Answer Prometheus at this port.")
+@click.option("--metrics-address", default="127.0.0.1", metavar="ADDRESS", help="Where that is (default: 127.0.0.1).")
 @log_options(logging.INFO)
-def command(root: Path, flags: tuple[str, ...], logs: LogWish) -> int:
+def command(root: Path, flags: tuple[str, ...], metrics_port: int | None, metrics_address: str, logs: LogWish) -> int:
     """Runs the broker of a data directory in the foreground, until Ctrl-C or SIGTERM. Makes the directory if there is none.
 
     Its settings are those of dq.toml in the directory, of DQ_* variables and of --set, as `dq config` shows them. They are read
     now, and no more while it runs.
     """
+    if metrics_port is not None:
+        flags = (*flags, f"metrics_port={metrics_port}")
     settings = settings_of(root, flags, strict=True)
     open_missing_streams()
     operator_logs.begin("manager", logs)
     operator_logs.dump_stacks_at_signal()
     manager = Manager(root, logs.level, log_format=logs.form, settings=settings)
     manager.on_ready = lambda: _say_ready(manager)
-    with failing_in_log():
+    with failing_in_log(), _exporter(root, settings, metrics_address):
         manager.start()
         code = manager.run()
     if manager.failure is not None:
         say_or_log(manager.failure["message"])
         return int(code) or Exit.FAILED
     return int(code)
+
+
+def _exporter(root: Path, settings: Settings, address: str) -> AbstractContextManager[object]:
+    """What answers Prometheus, if that is wished. It has its port before anything else is begun."""
+    port = settings["metrics_port"]
+    if port is None:
+        return nullcontext()
+    from dq.cli.exporter import Exporter
+
+    return Exporter(root, int(port), address)
 
 
 def _say_ready(manager: Manager) -> None:

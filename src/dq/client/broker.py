@@ -1,12 +1,10 @@
-"""`Broker`: a handle on the broker of a data directory, and `connect`, which attaches to the one that runs."""
+"""`Broker`: a handle on the broker of a data directory."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import threading
-import time
 import weakref
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
@@ -18,16 +16,16 @@ from dq.client.holdings import Holdings, holdings_wish
 from dq.client.lifetime import Mortal, watch
 from dq.client.link import error_of
 from dq.client.listener import Listener
-from dq.client.place import root_of
+from dq.client.metrics import Snapshot
+from dq.client.oldest import Oldest
 from dq.client.publisher import Publisher
 from dq.client.reader import Reader
 from dq.client.sink import Sink, Start
-from dq.client.starter import start_detached
 from dq.client.stream import Stream
 from dq.client.teller import Teller
 from dq.client.wishes import sink_wish, with_seconds
 from dq.config import LIMITS
-from dq.errors import BrokerLost, BrokerNotRunning, BrokerRunning, Closed, Forked, UnknownStream
+from dq.errors import BrokerLost, Closed, Forked, UnknownStream
 from dq.log.backend import wish_of
 from dq.model.event import Event, EventOwner, EventType, decode
 from dq.model.names import base_stream, check_name, check_new_stream
@@ -38,8 +36,6 @@ from dq.transport.peer import Peer
 
 if TYPE_CHECKING:
     from dq.history import History, StreamThen
-
-_RETRY_SECONDS = 0.05
 
 
 class Broker:
@@ -56,6 +52,7 @@ class Broker:
         self._publishers: dict[tuple[str, bool], Publisher] = {}
         self._adopted: weakref.WeakSet[Mortal] = weakref.WeakSet()
         self._teller: Teller | None = None
+        self._oldest = Oldest(root)
         self._refusal: Forked | None = None
         self._peer: Peer | None = self._attach()
         watch(self, last=True)
@@ -326,11 +323,17 @@ class Broker:
         status: dict[str, Any] = self.ask(EventType.STATUS, {})["status"]
         return status
 
+    def metrics(self) -> Snapshot:
+        """Every counter and latency, as they are now, as one frozen value."""
+        status = self.stats()
+        return Snapshot.of(status, self._oldest.look(status))
+
     def close(self) -> None:
         """Closes this handle and the publishers that `publish` made; the broker goes on. Safe twice."""
         if self._teller is not None:
             self._teller.close()
         self._close_clients()
+        self._oldest.close()
         with self._asking:
             if self._peer is not None:
                 self._peer.close()
@@ -359,39 +362,3 @@ class Broker:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.root}>"
-
-
-def connect(
-    path: str | os.PathLike[str] | None = None,
-    *,
-    start: bool = False,
-    log_level: int | None = None,
-    log_format: str | None = None,
-) -> Broker:
-    """Attaches to the broker that serves a data directory.
-
-    Args:
-        path: the data directory; None: $DQ_DIR, else found upwards from here, else `queue_data` here.
-        start: start a broker if none runs; it leaves `broker_linger` (10 s) after its last client.
-        log_level, log_format: of a broker that is started, as of `BrokerManager`.
-
-    Raises:
-        BrokerNotRunning: none runs, and none was to be started.
-    """
-    root = root_of(path)
-    try:
-        return Broker(root)
-    except (BrokerNotRunning, BrokerLost):  # lost: it was about to leave
-        if not start:
-            raise
-    deadline = time.monotonic() + LIMITS.start_seconds
-    while True:
-        # Another process may start one at the same moment, or an old one may be leaving: it has the lock and no open door.
-        with contextlib.suppress(BrokerRunning):
-            start_detached(root, log_level, log_format=log_format)
-        try:
-            return Broker(root)
-        except (BrokerNotRunning, BrokerLost):
-            if time.monotonic() >= deadline:
-                raise
-        time.sleep(_RETRY_SECONDS)

@@ -11,6 +11,7 @@ from dq.core.ranges import Range, RangeSet
 from dq.core.rules import MAX_ATTEMPTS, Rules
 from dq.core.sink_shards import SinkShards
 from dq.core.states import Step
+from dq.model.histogram import Histogram
 from dq.model.names import DEAD_LETTER_SUFFIX
 from dq.model.settings import SinkSettings
 
@@ -20,6 +21,9 @@ class SinkWords(SinkShards):
 
     Args:
         rules, settings: of the sink.
+
+    Attributes:
+        hand_seconds: how long records were in a hand until they were settled, since this was made.
     """
 
     def __init__(self, rules: Rules, settings: SinkSettings) -> None:
@@ -27,6 +31,7 @@ class SinkWords(SinkShards):
         self._grace = settings.ack_grace
         self._ordered = settings.ordered
         self._no_ack = settings.no_ack
+        self.hand_seconds = Histogram()
 
     def ack(self, consumer: str, lease: int, ranges: Sequence[Range], now: float) -> int:
         """Settles ranges of a lease as done. Returns how many records that settled newly.
@@ -139,6 +144,8 @@ class SinkWords(SinkShards):
         held = lease.open.count
         ledger = self._book.ledgers[lease.shard]
         count = self._book.settle(kind, number, ledger, lease, ranges)
+        if count and lease.since is not None:
+            self.hand_seconds.add(now - lease.since, count)
         hand = self._book.hands.get(consumer)  # of a late ack, not that of the lease: the consumer may have come anew
         if hand is not None:
             hand.settled += count

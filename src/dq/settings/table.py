@@ -104,6 +104,10 @@ _DECLARED: Final = (
         why="auto: for people, with colours on a terminal; json is for what collects logs. See docs/logs.md.",
     ),
     Setting(
+        name="metrics_port", part=Part.BROKER, kind=Kind.COUNT, default=None, low=1, high=65_535,
+        why="No port is opened unless it was asked for. `dq serve` answers Prometheus there; see docs/metrics.md.",
+    ),
+    Setting(
         name="color", part=Part.COMMAND, kind=Kind.CHOICE, default="auto", choices=("auto", "always", "never"),
         why="Colours on a terminal and plain columns in a pipe. NO_COLOR is stronger than all.",
     ),

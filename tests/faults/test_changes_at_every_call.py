@@ -55,7 +55,8 @@ class Directory:
         make_directory(self.files, LAYOUT.sinks)
         self.catalog = Catalog(self.files, ROOT, SMALL)
         self.catalog.open()
-        self.sinks = Sinks(SimpleNamespace(root=ROOT, files=self.files, limits=SMALL, clock=FakeClock()))  # type: ignore[arg-type]
+        life = SimpleNamespace(root=ROOT, files=self.files, limits=SMALL, clock=FakeClock(), sink_defaults={})
+        self.sinks = Sinks(life)  # type: ignore[arg-type]
         self.sinks.open()
 
     def _open_again(self) -> None:

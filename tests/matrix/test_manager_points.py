@@ -21,7 +21,7 @@ from stage import alive, kill, marked, pids, settled, sink_of, until
 @contextlib.contextmanager
 def marked_run() -> Iterator[str]:
     """All that is started meanwhile has this marker in its environment, and none of it is left at the end."""
-    marker = f"DQ_MATRIX_RUN={os.getpid()}-{os.urandom(4).hex()}"
+    marker = f"MATRIX_RUN={os.getpid()}-{os.urandom(4).hex()}"
     name, value = marker.split("=")
     os.environ[name] = value
     try:

@@ -72,6 +72,10 @@ async def test_a_sink_is_held_in_the_hand(broker: BrokerManager, name: str) -> N
             async for task in consumer:
                 with task:
                     found.append(task.payload)
+                    [held] = await sink.leases(stream=name)
+                    assert [each.lease for each in await handle.who(name, limit=9)] == [held.lease]
+                    assert await handle.who(consumer="nobody") == dq.Holdings((), 0)
+        assert await sink.release(f"{name}/0/1") == 0
         assert found == [1, 2]
         await sink.add_stream(f"{name}-2")
         await sink.remove_stream(f"{name}-2", destroy=True)

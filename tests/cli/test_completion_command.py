@@ -77,6 +77,8 @@ def test_options_are_offered(completed) -> None:
         (["consume", "orders", "--sink", "m"], ["mailers"]),
         (["log", "stats", "lo"], ["logs"]),
         (["publish", "orders", "x"], []),
+        (["peek", ""], ["logs", "mailers", "orders", "orders-dlq"]),
+        (["who", "m"], ["mailers"]),
         (["nothing", ""], []),
     ],
     ids=lambda value: " ".join(value),

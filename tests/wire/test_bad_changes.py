@@ -55,6 +55,11 @@ SINK_WISHES = {
     "seek": [{}, *({"start": value} for value in (*STARTS, *NUMBERS))],
     "add_stream": [{}, *({"start": value} for value in (*STARTS, *NUMBERS))],
     "remove_stream": [{}, {"stream": "../x"}, {"stream": 7}, {"stream": "never there"}, {"stream": "x" * 100_000}],
+    "who": [
+        *({"limit": value} for value in NUMBERS), *({"stream": value} for value in NUMBERS),
+        *({"consumer": value} for value in NUMBERS), {"limit": -1}, {"other": 1},
+    ],
+    "release": [{}, *({"consumer": value} for value in NUMBERS)],
     "pause ": [{}], "\x00": [{}], "stats": [{}], "list": [{}],
 }  # fmt: skip
 
@@ -123,6 +128,18 @@ def test_absurd_ids_are_refused_and_many_are_taken(broker, name):
     assert answers(broker, [change("stream", name, "remove", ids=many)]) == ["done"]
     assert broker.stream(name).stats().removed == 5
     assert time.monotonic() - began < 10
+
+
+def test_absurd_ids_to_be_taken_back_are_refused(broker, name):
+    broker.sink(name, name)
+    few = [f"{name}/0/{HUGE}0", f"{name}/0/-1", f"{name}/00/1", "x", "", "newest", f"{name}/0/1\n", f"{name}/0/" + "9" * 10_000]
+    asked = [change("sink", name, "release", ids=ids) for ids in (*([each] for each in few), [1], [None], [[]], {}, "x")]
+    asked.append(change("sink", name, "release", ids=[f"{name}/0/{n}" for n in range(100_000)]))
+    assert set(answers(broker, asked)) <= {"InvalidSetting", "cut off: ProtocolError"}
+    # What is in no hand, of a bucket or a stream that there is not, is passed over
+    assert answers(broker, [change("sink", name, "release", ids=[f"{name}/7/1", "nowhere/0/1", f"{name}/0/{HUGE}"])]) == [
+        "done"
+    ]
 
 
 def test_absurd_wishes_for_a_sink_are_refused_in_words(broker, name):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from dq.broker.born import age_of
@@ -20,6 +20,7 @@ from dq.model.start import parse_start
 
 Result = dict[str, Any]
 _NOTE_CHARS_MAX = 500
+_IDS_MAX = 10_000
 
 
 class Holders:
@@ -86,12 +87,15 @@ class Holders:
         }
 
 
-def take_back(run: SinkRun, ids: Iterable[str], consumer: object) -> int:
+def take_back(run: SinkRun, ids: Sequence[str], consumer: object) -> int:
     """Takes records out of the hands that have them, or all that a consumer has. Returns how many came back.
 
     Raises:
-        InvalidSetting: one is no id, or neither is said. InUse: the sink is ordered, and one before them is to stay in hand.
+        InvalidSetting: one is no id, they are too many for one turn, or neither is said.
+        InUse: the sink is ordered, and one before them is to stay in hand.
     """
+    if len(ids) > _IDS_MAX:
+        raise InvalidSetting(f"{len(ids):,} records are to be taken back; {_IDS_MAX:,} are the most at once")
     wanted: dict[tuple[str, int], RangeSet] = {}
     for each in ids:
         stream, bucket, offset = _place(each)

@@ -20,6 +20,10 @@ from dq.errors import DqError
 VARIABLE: Final = "_DQ_COMPLETE"
 """The environment variable by which a shell asks, as click names it for a program `dq`."""
 _SHELLS: Final[dict[str, type[ShellComplete]]] = {"bash": BashComplete, "zsh": ZshComplete, "fish": FishComplete}
+_KINDS: Final[dict[str | None, tuple[Literal["sinks", "streams"], ...]]] = {
+    "stream": ("streams",), "streams": ("streams",), "sink": ("sinks",), "sinks": ("sinks",),
+    "peek": ("sinks", "streams"), "who": ("sinks", "streams"),
+}  # fmt: skip
 _FILES: Final = {"FILE", "FILE|-", "LOG", "OUT"}
 
 
@@ -86,10 +90,8 @@ def _taught(command: click.Command, group: str) -> click.Command:
     made.params = [copy(param) for param in command.params]
     for param in made.params:
         name = group if param.name == "name" and isinstance(param, click.Argument) else param.name
-        if name in ("stream", "streams"):
-            param.type = _Name("streams")
-        elif name in ("sink", "sinks"):
-            param.type = _Name("sinks")
+        if name in _KINDS:
+            param.type = _Name(*_KINDS[name])
         elif isinstance(param.type, DataDirectory):
             param.type = _Path("dir")
         elif param.metavar in _FILES:
@@ -100,12 +102,13 @@ def _taught(command: click.Command, group: str) -> click.Command:
 class _Name(click.ParamType[Any]):
     """The name of a stream or of a sink."""
 
-    def __init__(self, kind: Literal["sinks", "streams"]) -> None:
-        self.name, self._kind = kind, kind
+    def __init__(self, *kinds: Literal["sinks", "streams"]) -> None:
+        self.name, self._kinds = " or ".join(kinds), kinds
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Those that there are on the disk."""
-        return [CompletionItem(name) for name in _names(ctx.params.get("root"), self._kind) if name.startswith(incomplete)]
+        names = sorted({name for kind in self._kinds for name in _names(ctx.params.get("root"), kind)})
+        return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 
 class _Path(click.ParamType[Any]):

@@ -55,7 +55,8 @@ def command(
     release: bool,
     yes: bool,
 ) -> int:
-    """Shows who holds what: each lease in a consumer's hand, with its process, since when and until when it has it.
+    """Shows who holds what: each lease in a consumer's hand, for how long it has been there and will be; and the processes,
+    with the times at which they were started. One that is renewed comes back only when its process is gone or stands still.
 
     --release takes records back: they go to another consumer, at the same attempt, also if the one that has them hangs. That
     one is not told: an ack of it counts if nobody was faster. It gets nothing new until its code goes on.
@@ -78,35 +79,49 @@ def command(
 
 
 def _fields(each: Holding) -> dict[str, Any]:
-    return {**asdict(each), "id": each.id}
+    moments = {name: _stamp(getattr(each, name)) for name in ("started", "since", "until")}
+    return {"id": each.id, **asdict(each), **moments}
+
+
+def _stamp(moment: datetime | None) -> float | None:
+    return None if moment is None else moment.timestamp()
 
 
 def _show(found: Holdings) -> None:
+    """The leases, and the processes that have them: one may have many."""
     now = datetime.now(UTC)
     table(
-        ("sink", "records", "open", "consumer", "pid", "started", "held for", "until", "attempt", "state", "note"),
+        ("sink", "records", "open", "consumer", "held", "left", "attempt", "note"),
         [
             (
-                each.sink, each.ids, number(each.open), each.consumer, each.pid, _moment(each.started),
-                "since a restart" if each.since is None else seconds(max((now - each.since).total_seconds(), 0.0)),
-                _until(each, now), each.attempt, each.state, each.note,
+                each.sink, each.ids, number(each.open), each.consumer,
+                "" if each.since is None else seconds(max((now - each.since).total_seconds(), 0.0)),
+                _left(each, now), each.attempt, each.note,
             )
             for each in found
         ],
-        right=("open", "pid", "attempt"),
+        right=("open", "attempt"),
     )  # fmt: skip
+    holders = {(each.sink, each.consumer): each for each in found}
+    if holders:
+        line()
+        table(
+            ("consumer", "pid", "started", "state"),
+            [(each.consumer, each.pid, _moment(each.started), each.state) for each in holders.values()],
+            right=("pid",),
+        )
 
 
 def _moment(moment: datetime | None) -> str:
     return "" if moment is None else moment.astimezone().isoformat(sep=" ", timespec="seconds")[:19]
 
 
-def _until(each: Holding, now: datetime) -> str:
-    """When it comes back; a lease that is renewed while its process lives comes back only after that."""
+def _left(each: Holding, now: datetime) -> str:
+    """How long until it comes back. One that is renewed while its process lives comes back only after that."""
     if each.until is None:
         return ""
     left = seconds(max((each.until - now).total_seconds(), 0.0))
-    return f"{_moment(each.until)} (in {left})" if each.extended else f"in {left}, unless renewed"
+    return left if each.extended or each.state != "connected" else f"{left}, renewed"
 
 
 def _release(root: Path, name: str | None, ids: tuple[str, ...], consumer: str | None, *, yes: bool) -> int:

@@ -106,7 +106,8 @@ def test_it_says_what_the_broker_that_runs_was_started_with(dq, shop, monkeypatc
     monkeypatch.setenv("DQ_COLOR", "never")  # of the command line: no broker has it
     other = dq("config")
     assert other.err == (
-        "dq: the broker that runs was started with buckets=3: it reads its settings at its start alone, so restart it\n"
+        "dq: the broker that runs was started with buckets=3: by a flag, or before the settings were changed. What is shown "
+        "here holds from its next start on\n"
     )
     assert "(DQ_DIR)" in other.out
     found = rows(dq("config", "--json").out)

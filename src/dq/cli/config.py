@@ -69,7 +69,8 @@ def command(context: click.Context, name: str | None, root: Path, flags: tuple[s
     other = [f"{row['name']}={row['running']}" for row in rows if row["running"] not in (None, row["value"])]
     if other:
         remark(
-            f"the broker that runs was started with {', '.join(other)}: it reads its settings at its start alone, so restart it"
+            f"the broker that runs was started with {', '.join(other)}: by a flag, or before the settings were changed. What "
+            "is shown here holds from its next start on"
         )
     return Exit.WELL
 

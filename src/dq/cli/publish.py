@@ -83,7 +83,7 @@ def _publish_lines(publisher: Publisher, wish: dict[str, Any], *, text: bool, js
         for receipt in receipts:
             json_line({"id": receipt.id, "durability": receipt.durability})
     else:
-        line(f"{number(len(receipts))} records published")
+        line(f"{number(len(receipts))} record{'s' if len(receipts) != 1 else ''} published")
     return Exit.WELL
 
 

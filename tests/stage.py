@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import orjson
 
-from dq import Broker
+from dq import Broker, Consumer, Task
 
 T = TypeVar("T")
 _PAUSE = threading.Event()
@@ -91,6 +91,39 @@ def sink_of(broker: Broker, sink: str) -> dict[str, Any]:
 def settled(broker: Broker, sink: str, count: int) -> bool:
     """Whether a sink has settled so many records."""
     return sink_of(broker, sink).get("settled", 0) == count
+
+
+def all_settled(broker: Broker, sink: str) -> bool:
+    """Whether a sink has settled all that its streams have, as both brokers say."""
+    stats = broker.stats()
+    streams = stats["publisher_broker"].get("streams", {})
+    shards = stats["consumer_broker"].get("sinks", {}).get(sink, {}).get("shards", {})
+    places = [(name.rpartition("/"), shard["floor"]) for name, shard in shards.items()]
+    return bool(places) and all(
+        stream in streams and streams[stream]["ends"][int(bucket)] == floor for (stream, _, bucket), floor in places
+    )
+
+
+def drain(broker: Broker, *streams: str, sink: str, **options: Any) -> list[Task]:
+    """What a sink still has to give, each acked, until all is settled that its streams have: nothing more can come then.
+
+    An `idle_timeout` has to be long for a busy machine, and is waited for at the end of each test.
+    """
+    tasks = []
+    with Consumer(broker, *streams, sink=sink, **options) as consumer:
+
+        def stop_at_the_end() -> None:
+            try:
+                until(lambda: all_settled(broker, sink), 2 * DEADLINE_SECONDS, f"all is settled for sink {sink}")
+            finally:
+                consumer.stop()
+
+        watching = Threaded(stop_at_the_end)
+        for task in consumer:
+            tasks.append(task)
+            task.ack()
+        watching.result()
+    return tasks
 
 
 class Child:

@@ -12,7 +12,7 @@ import orjson
 import pytest
 
 from dq import BrokerManager, Consumer, DqError, Publisher
-from stage import announce, until
+from stage import announce
 
 STREAM, SINK, BODY, BATCH = "work", "workers", "x" * 900, 20
 
@@ -137,7 +137,7 @@ def consume_all(broker: BrokerManager) -> dict[str, int]:
             assert task.payload["body"] == BODY
             served[task.id] = task.payload["n"]
             task.ack()
-    until(lambda: len(served) == end, 1.0, "all of it is served")
+    assert len(served) == end, "all of it is served"
     return served
 
 

@@ -13,7 +13,7 @@ from dq import BrokerManager, Consumer, Event, EventOwner, EventType, Publisher
 from dq.model.event import decode
 from dq.transport.frames import LENGTH
 from dq.transport.peer import Peer
-from stage import Child, kill, pids, settled, sink_of, until
+from stage import Child, drain, kill, pids, settled, sink_of, until
 
 HOLDER = """
 from dq import Consumer
@@ -29,10 +29,9 @@ consumer.close()
 """
 
 
-def rest_of(broker: BrokerManager, sink: str, idle: float = 0.3) -> list[tuple]:
+def rest_of(broker: BrokerManager, sink: str) -> list[tuple]:
     """(payload, attempt) of all that a sink still has to give, acked."""
-    with Consumer(broker, "s", sink=sink, idle_timeout=idle) as consumer:
-        return [(task.payload, task.attempt, task.ack())[:2] for task in consumer]
+    return [(task.payload, task.attempt) for task in drain(broker, "s", sink=sink)]
 
 
 @pytest.fixture
@@ -93,9 +92,8 @@ def test_a_dead_letter_stands_once_however_its_broker_is_killed(dq_broker, publi
             consumer.flush(10)
         # fails now for the second: it is not sent again until a consumer comes, nor then
         until(lambda: settled(dq_broker, "s", 1), 3, what="it is settled")
-    with Consumer(dq_broker, "s-dlq", sink="undertaker", idle_timeout=0.5) as consumer:
-        letters = [(letter.payload, letter.headers["dq-id"], letter.ack())[:2] for letter in consumer]
-    assert letters == [("bad", "s/0/0")]
+    letters = drain(dq_broker, "s-dlq", sink="undertaker")
+    assert [(letter.payload, letter.headers["dq-id"]) for letter in letters] == [("bad", "s/0/0")]
 
 
 def test_a_record_that_waits_for_its_time_still_waits_after_a_kill(dq_broker, publisher):
@@ -158,7 +156,7 @@ def test_what_a_killed_consumer_had_not_started_comes_at_once_as_new(dq_broker, 
         until(lambda: sink_of(dq_broker, "s")["shards"]["s/0"]["in_hand"] == 10, what="all ten are in its hand")
         child.kill()
     began = time.monotonic()
-    found = rest_of(dq_broker, "s", idle=1)
+    found = rest_of(dq_broker, "s")
     assert time.monotonic() - began < 4
     assert [payload for payload, _ in found] == list(range(10))
     assert [attempt for _, attempt in found[1:]] == [1] * 9
@@ -195,7 +193,7 @@ def test_half_an_ack_is_none(dq_broker, publisher):
         finally:
             peer.close()
     assert not settled(dq_broker, "s", 1)
-    assert [payload for payload, _ in rest_of(dq_broker, "s", idle=1)] == [0]
+    assert [payload for payload, _ in rest_of(dq_broker, "s")] == [0]
 
 
 def test_a_confirmed_ack_stays_whoever_is_killed_next(tmp_path):
@@ -214,7 +212,7 @@ def test_a_confirmed_ack_stays_whoever_is_killed_next(tmp_path):
         broker.publish("s", 1)
         kill(broker.manager_pid)
     with BrokerManager(root) as broker:
-        assert rest_of(broker, "s", idle=1) == [(1, 1)]
+        assert rest_of(broker, "s") == [(1, 1)]
 
 
 def test_a_consumer_that_stands_still_loses_its_lease_and_its_late_ack_counts_or_changes_nothing(dq_broker, publisher):

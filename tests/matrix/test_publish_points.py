@@ -11,13 +11,12 @@ from tripwire import FLUSHES, SENDS, UNLINKS, WRITES, killed_at, slowed
 from dq import BrokerManager, Consumer, Event, EventOwner, EventType, Publisher
 from dq.model.event import decode
 from dq.transport.peer import Peer
-from stage import Child, Threaded, kill, pids, settled, until
+from stage import Child, Threaded, drain, kill, pids, settled, until
 
 
 def take_all(broker: BrokerManager, stream: str, sink: str = "judge") -> list:
     """All payloads that a sink still has to get, in order."""
-    with Consumer(broker, stream, sink=sink, idle_timeout=0.3) as consumer:
-        return [(task.payload, task.ack())[0] for task in consumer]
+    return [task.payload for task in drain(broker, stream, sink=sink)]
 
 
 def write(sequence: int, payload: int, *, again: bool = False) -> Event:
@@ -97,8 +96,7 @@ for n, future in enumerate(futures):
             pass
         child.kill()
         acknowledged = max([acknowledged, *child.hear_rest()])
-    with Consumer(dq_broker, "s", sink="judge", idle_timeout=1) as consumer:
-        found = [(task.payload, task.ack())[0] for task in consumer]
+    found = take_all(dq_broker, "s")
     assert found == list(range(len(found)))
     assert len(found) > acknowledged
 
@@ -167,8 +165,7 @@ def test_a_publisher_broker_killed_between_two_deletions_leaves_a_log_that_begin
     left = sorted(int(path.stem) for path in bucket.glob("*.jsonl"))
     assert len(left) < len(segments)
     assert left == segments[-len(left) :]
-    with Consumer(dq_broker, "s", sink="first", idle_timeout=0.5) as rest:
-        assert [(task.offset, task.ack())[0] for task in rest] == list(range(80, 120))
+    assert [task.offset for task in drain(dq_broker, "s", sink="first")] == list(range(80, 120))
     assert dq_broker.publish("s", "on").id == "s/0/120"
 
 

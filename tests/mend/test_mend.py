@@ -20,7 +20,7 @@ from dq.log.storage import Batch
 from dq.mend.repair import accept_loss, truncate
 from dq.mend.salvage import salvage
 from dq.mend.target import target_of
-from stage import settled, sink_of, until
+from stage import drain, settled, sink_of, until
 
 RECORDS, SETTLED = 300, 250
 
@@ -179,8 +179,7 @@ def test_a_damaged_log_is_ended_where_it_is_damaged_and_goes_on_from_there(root:
     with BrokerManager(root) as broker:
         with Publisher(broker, "orders") as orders:
             assert orders.publish({"n": "next"}).id == "orders/0/30"
-        with Consumer(broker, "orders", sink="billing", idle_timeout=1) as consumer:
-            assert [task.payload["n"] for task in consumer] == ["next"]
+        assert [task.payload["n"] for task in drain(broker, "orders", sink="billing")] == ["next"]
         stats = broker.stats()["consumer_broker"]["sinks"]["billing"]
         assert stats["damaged"] == {}
         assert SETTLED - 30 <= stats["cut_back"] <= RECORDS - 30
@@ -223,8 +222,8 @@ def test_a_loss_is_accepted_by_a_word_and_not_before(root: Path) -> None:
     accept_loss(root / "streams" / "orders")
     assert state_of(root, "sinks/billing").state == "whole"
     with BrokerManager(root) as broker:
-        with Consumer(broker, "orders", sink="billing", idle_timeout=1) as consumer:
-            assert [task.payload["n"] for task in consumer] == [f"new {n}" for n in range(RECORDS)]
+        tasks = drain(broker, "orders", sink="billing")
+        assert [task.payload["n"] for task in tasks] == [f"new {n}" for n in range(RECORDS)]
         assert broker.stats()["consumer_broker"]["sinks"]["billing"]["cut_back"] >= SETTLED - left
 
 

@@ -7,21 +7,15 @@ from typing import Any
 
 import pytest
 
-from dq import Broker, BrokerManager, Consumer, Damaged, Publisher, QueueFull
+from dq import Broker, BrokerManager, Damaged, Publisher, QueueFull
 from dq.log.memory import place_of
-from stage import alive, kill, pids, settled, sink_of, until
+from stage import alive, drain, kill, pids, settled, sink_of, until
 
 LAX = pytest.mark.parametrize("durability", ["interval", "os"])
 
 
 def drained(broker: Broker, stream: str, sink: str = "all") -> list[Any]:
-    with Consumer(broker, stream, sink=sink, idle_timeout=1) as consumer:
-        return [payload_of(task) for task in consumer]
-
-
-def payload_of(task: Any) -> Any:
-    with task:
-        return task.payload["n"]
+    return [task.payload["n"] for task in drain(broker, stream, sink=sink)]
 
 
 @pytest.mark.parametrize("durability", ["sync", "interval", "os"])

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from sim_files import FaultyFiles
 
-from dq import BrokerManager, Consumer, DqError, Publisher
+from dq import BrokerManager, DqError, Publisher
 from dq.log.catalog import Catalog, OpenStream
 from dq.log.files import Files
 from dq.log.gone_file import Gone
 from dq.log.layout import Layout
 from dq.log.storage import Batch
 from dq.model.settings import StreamSettings
-from stage import kill, pids, until
+from stage import drain, kill, pids, until
 
 
 class Killed(BaseException):
@@ -152,11 +152,7 @@ def test_destroying_under_kills_ends_well(tmp_path):
             thread.join()
         # Then what was published last can be read, and there is one stream
         last = [each for each in stored if each.startswith("orders/")][-1]
-        with Consumer(broker, "orders", sink="k", idle_timeout=2) as consumer:
-            read = []
-            for task in consumer:
-                task.ack()
-                read.append(task.id)
+        read = [task.id for task in drain(broker, "orders", sink="k")]
         assert last in read
         assert broker.streams() == ["orders"]
         assert stream.stats().records == len(read)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 
 from dq.cli.commands import COMMANDS
+from dq.cli.commands import dq as group
 from dq.cli.exits import MEANINGS, Exit
 
 ROOT = Path(__file__).parents[2]
@@ -22,6 +25,27 @@ def test_every_command_has_help_with_an_example(dq, command) -> None:
     assert (ended.code, ended.err) == (0, "")
     assert "Examples:" in ended.out
     assert f"dq {command}" in ended.out
+
+
+NO_JSON = {
+    "work": "all that it says is its log: --log-format json",
+    "completion": "it prints a script for a shell",
+    "export": "it prints JSON lines, and nothing else",
+}
+
+
+def without_json(command: click.Command, name: str) -> Iterator[str]:
+    """The commands below this one that cannot answer in JSON."""
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for inner in command.list_commands(context):
+            yield from without_json(command.get_command(context, inner), f"{name} {inner}".strip())
+    elif not any("--json" in parameter.opts for parameter in command.params):
+        yield name
+
+
+def test_every_command_answers_in_json_but_those_that_have_a_reason() -> None:
+    assert set(without_json(group, "")) == set(NO_JSON)
 
 
 def test_help_lists_every_command(dq) -> None:

@@ -110,3 +110,36 @@ def test_stop_returns_once_the_broker_is_gone(tmp_path, dq) -> None:
     assert "has stopped" in ended.out
     assert dq("status", "--data", tmp_path / "q").code == 69
     assert dq("stop", tmp_path / "q").code == 69
+
+
+def test_what_changes_something_says_so_in_json_too(here, name, dq) -> None:
+    def told(*arguments: object) -> dict[str, object]:
+        ended = dq(*arguments, "--json")
+        assert (ended.code, ended.err) == (0, "")
+        return json.loads(ended.out)
+
+    assert told("stream", "create", name, "--set", "buckets=2")["settings"]["buckets"] == 2
+    with Publisher(here, name) as publisher:
+        ids = [receipt.id for receipt in publisher.publish_many(range(4), key="k")]
+    here.sink(name, name)
+    assert told("stream", "remove", name, ids[2]) == {"stream": name, "removed": 1}
+    assert told("stream", "trim", name, "--max-records", 1, "--yes")["trimmed"] == 2
+    assert told("sink", "pause", name) == {"sink": name, "paused": True}
+    assert told("sink", "resume", name) == {"sink": name, "paused": False}
+    assert told("sink", "seek", name, "newest", "--yes") == {"sink": name, "where": "newest"}
+    assert told("sink", "reset", name, "--yes") == {"sink": name, "where": "oldest"}
+    assert told("sink", "destroy", name, "--yes") == {"sink": name, "destroyed": True}
+    assert told("sink", "destroy", name, "--if-exists") == {"sink": name, "destroyed": False}
+    assert told("stream", "destroy", name, "--yes") == {"stream": name, "destroyed": True}
+    assert told("stream", "destroy", name, "--if-exists") == {"stream": name, "destroyed": False}
+
+
+def test_stop_and_check_say_it_in_json_too(tmp_path, dq) -> None:
+    with library.connect(tmp_path / "q", start=True) as broker:
+        pid = broker.manager_pid
+    assert json.loads(dq("check", "--data", tmp_path / "q", "--json").out) == {
+        "status": "OK", "root": str(tmp_path / "q"), "found": [],
+    }  # fmt: skip
+    assert json.loads(dq("stop", tmp_path / "q", "--json").out) == {"root": str(tmp_path / "q"), "pid": pid}
+    ended = dq("check", "--data", tmp_path / "q", "--json")
+    assert (ended.code, json.loads(ended.out)["status"]) == (2, "CRITICAL")

@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from dq.cli.options import data_alone, examples
-from dq.cli.output import line, one_line
+from dq.cli.options import as_json, data_alone, examples
+from dq.cli.output import one_line, outcome
 from dq.client.broker import Broker
 from dq.errors import BrokerError, DqError, InvalidSetting, LogError
 from dq.settings.values import settings_of
@@ -21,7 +21,8 @@ _WORDS = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
 @data_alone
 @click.option("--waiting", default="", metavar="WARN,CRIT", help="Records that wait in any one sink.")
 @click.option("--dead", default="", metavar="WARN,CRIT", help="Dead letters of any one stream.")
-def command(root: Path, waiting: str, dead: str) -> int:
+@as_json
+def command(root: Path, waiting: str, dead: str, as_json: bool) -> int:
     """Says in one line whether all is well.
 
     It exits with 0 (OK), 1 (warning), 2 (critical) or 3 (unknown), as monitoring systems want it: not by the table of the other
@@ -43,7 +44,8 @@ def command(root: Path, waiting: str, dead: str) -> int:
     said = (
         "; ".join(one_line(text) for _, text in sorted(found, reverse=True)) or f"{one_line(root)} is served, nothing is wrong"
     )
-    line(f"DQ {_WORDS[level]} - {said}")
+    told = [{"status": _WORDS[level], "says": text} for level, text in sorted(found, reverse=True)]
+    outcome({"status": _WORDS[level], "root": str(root), "found": told}, f"DQ {_WORDS[level]} - {said}", as_json=as_json)
     return level
 
 

@@ -11,7 +11,7 @@ import click
 
 from dq.cli.exits import Exit
 from dq.cli.options import F, as_json, confirmed, data, examples, place_of
-from dq.cli.output import json_line, line, number, one_line, pairs, safe, table
+from dq.cli.output import json_line, line, number, one_line, outcome, pairs, safe, table
 from dq.client.broker import Broker
 from dq.client.dead_letters import DeadRecord
 
@@ -118,14 +118,15 @@ def show(stream: str, letter: str, root: Path, as_json: bool) -> int:
 @_filters
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @data
-def replay(stream: str, letters: tuple[str, ...], yes: bool, root: Path, **filters: Any) -> int:
+@as_json
+def replay(stream: str, letters: tuple[str, ...], yes: bool, root: Path, as_json: bool, **filters: Any) -> int:
     """Publishes records once more, each for the sink that gave it up; without ids all that the options let through."""
     with Broker(root) as broker:
         dead, wish = broker.dlq(stream), _wish(**filters)
         if not letters:
             confirmed(f"replay {dead.count(**wish):,} dead letters of {stream!r}", yes=yes)
         done = dead.replay(*letters, **wish)
-    line(f"{number(done)} dead letters replayed")
+    outcome({"stream": stream, "replayed": done}, f"{number(done)} dead letters replayed", as_json=as_json)
     return Exit.WELL if done else Exit.UNKNOWN
 
 
@@ -135,12 +136,13 @@ def replay(stream: str, letters: tuple[str, ...], yes: bool, root: Path, **filte
 @_filters
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @data
-def discard(stream: str, letters: tuple[str, ...], yes: bool, root: Path, **filters: Any) -> int:
+@as_json
+def discard(stream: str, letters: tuple[str, ...], yes: bool, root: Path, as_json: bool, **filters: Any) -> int:
     """Throws dead letters away, for good; without ids all that the options let through."""
     with Broker(root) as broker:
         dead, wish = broker.dlq(stream), _wish(**filters)
         if not letters:
             confirmed(f"discard {dead.count(**wish):,} dead letters of {stream!r}", yes=yes)
         done = dead.discard(*letters, **wish)
-    line(f"{number(done)} dead letters discarded")
+    outcome({"stream": stream, "discarded": done}, f"{number(done)} dead letters discarded", as_json=as_json)
     return Exit.WELL if done else Exit.UNKNOWN

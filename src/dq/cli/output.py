@@ -12,7 +12,9 @@ import orjson
 
 from dq.model.shown import one_line, safe
 
-__all__ = ["json_line", "line", "number", "one_line", "pairs", "remark", "safe", "seconds", "size", "styled", "table"]
+__all__ = [
+    "json_line", "line", "number", "one_line", "outcome", "pairs", "remark", "safe", "seconds", "size", "styled", "table",
+]  # fmt: skip
 
 
 COLOR: Final = "dq.color"
@@ -37,6 +39,14 @@ def styled() -> bool:
 def json_line(value: Any) -> None:
     """Prints one JSON value on a line."""
     sys.stdout.write(safe(orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()) + "\n")
+
+
+def outcome(done: Mapping[str, Any], text: str = "", *, as_json: bool) -> None:
+    """Says what a command has changed: as JSON, or in words; without words nothing, as commands do."""
+    if as_json:
+        json_line(done)
+    elif text:
+        line(text)
 
 
 def line(text: str = "") -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import asdict
 
 import click
 
 from dq.cli.exits import Exit
-from dq.cli.options import examples
+from dq.cli.options import as_json, examples
+from dq.cli.output import json_line
 from dq.mend import repair as mend
 from dq.mend.repair import Repair
 from dq.mend.salvage import salvage
@@ -38,7 +40,8 @@ _POSITION_MAX = (1 << 62) - 1
 )
 @click.option("--accept-loss", is_flag=True, help="Let the sinks of the stream LOG, which lost its end, go back there.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
-def command(log: str, truncate_at: int | None, target: str | None, accept_loss: bool, dry_run: bool) -> int:
+@as_json
+def command(log: str, truncate_at: int | None, target: str | None, accept_loss: bool, dry_run: bool, as_json: bool) -> int:
     """Mends the damaged LOG: a segment's file, or the directory of a bucket, a stream or a sink.
 
     Nothing is destroyed: what is taken out of a log is kept in quarantine, and each repair is written down there, in
@@ -48,8 +51,12 @@ def command(log: str, truncate_at: int | None, target: str | None, accept_loss: 
     if (truncate_at is not None) + (target is not None) + accept_loss != 1:
         raise click.UsageError("choose one of --truncate-at, --salvage and --accept-loss")
     if target is not None:
-        return _salvage(log, target)
-    _tell(mend.accept_loss(log, dry_run=dry_run) if truncate_at is None else mend.truncate(log, truncate_at, dry_run=dry_run))
+        return _salvage(log, target, as_json=as_json)
+    done = mend.accept_loss(log, dry_run=dry_run) if truncate_at is None else mend.truncate(log, truncate_at, dry_run=dry_run)
+    if as_json:
+        json_line(asdict(done))
+    else:
+        _tell(done)
     return Exit.WELL
 
 
@@ -66,13 +73,16 @@ def _tell(done: Repair) -> None:
         print(f"  kept: {path}")
 
 
-def _salvage(log: str, target: str) -> int:
+def _salvage(log: str, target: str, *, as_json: bool) -> int:
     if target == "-":
         saved = salvage(log, sys.stdout.buffer)
         sys.stdout.flush()
     else:
         with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
             saved = salvage(log, out)
+    if as_json and target != "-":
+        json_line(asdict(saved))
+        return Exit.WELL
     print(
         f"{saved.verified:,} records verified, {saved.unverified:,} unverified, {saved.unreadable_bytes:,} bytes not readable",
         file=sys.stderr,

@@ -15,7 +15,8 @@ from dq.broker.life import open_missing_streams
 from dq.broker.manager import Manager
 from dq.cli.exits import Exit
 from dq.cli.log_options import failing_in_log, log_options, say_or_log
-from dq.cli.options import directory, examples, flags
+from dq.cli.options import as_json, directory, examples, flags
+from dq.cli.output import json_line
 from dq.operator_logs import LogWish
 from dq.settings.values import Settings, settings_of
 
@@ -27,8 +28,11 @@ from dq.settings.values import Settings, settings_of
 @flags
 @click.option("--metrics-port", type=click.IntRange(1, 65_535), metavar="PORT", help="Answer Prometheus at this port.")
 @click.option("--metrics-address", default="127.0.0.1", metavar="ADDRESS", help="Where that is (default: 127.0.0.1).")
+@as_json
 @log_options(logging.INFO)
-def command(root: Path, flags: tuple[str, ...], metrics_port: int | None, metrics_address: str, logs: LogWish) -> int:
+def command(
+    root: Path, flags: tuple[str, ...], metrics_port: int | None, metrics_address: str, as_json: bool, logs: LogWish
+) -> int:
     """Runs the broker of a data directory in the foreground, until Ctrl-C or SIGTERM. Makes the directory if there is none.
 
     Its settings are those of dq.toml in the directory, of DQ_* variables and of --set, as `dq config` shows them. They are read
@@ -41,7 +45,7 @@ def command(root: Path, flags: tuple[str, ...], metrics_port: int | None, metric
     operator_logs.begin("manager", logs)
     operator_logs.dump_stacks_at_signal()
     manager = Manager(root, logs.level, log_format=logs.form, settings=settings)
-    manager.on_ready = lambda: _say_ready(manager)
+    manager.on_ready = lambda: _say_ready(manager, as_json=as_json)
     with failing_in_log(), _exporter(root, settings, metrics_address):
         manager.start()
         code = manager.run()
@@ -61,9 +65,13 @@ def _exporter(root: Path, settings: Settings, address: str) -> AbstractContextMa
     return Exporter(root, int(port), address)
 
 
-def _say_ready(manager: Manager) -> None:
+def _say_ready(manager: Manager, *, as_json: bool) -> None:
     try:
-        print(f"dq serves {manager.root} (pid {os.getpid()}); Ctrl-C stops it", flush=True)
+        if as_json:
+            json_line({"root": str(manager.root), "pid": os.getpid()})
+            sys.stdout.flush()
+        else:
+            print(f"dq serves {manager.root} (pid {os.getpid()}); Ctrl-C stops it", flush=True)
     except OSError:
         # Nobody reads it, or the disk it goes to is full. That is no reason not to serve, nor to fail once more at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

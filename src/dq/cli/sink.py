@@ -10,7 +10,7 @@ import click
 from dq.cli.exits import Exit
 from dq.cli.named import sink_of
 from dq.cli.options import as_json, confirmed, data, examples, if_exists, place_of
-from dq.cli.output import json_line, line, number, pairs, table
+from dq.cli.output import json_line, line, number, outcome, pairs, table
 from dq.client.broker import Broker
 from dq.client.stats import SinkStats
 from dq.model.names import check_name
@@ -77,7 +77,8 @@ def _show(stats: SinkStats) -> None:
 @click.argument("where", metavar="WHERE")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @data
-def seek(name: str, where: str, yes: bool, root: Path) -> int:
+@as_json
+def seek(name: str, where: str, yes: bool, root: Path, as_json: bool) -> int:
     """Moves a sink to WHERE: oldest, newest, an id (after it), a position, a time ago as 2h, or a date.
 
     It goes on from there, also with records that it had settled.
@@ -86,6 +87,7 @@ def seek(name: str, where: str, yes: bool, root: Path) -> int:
         sink = sink_of(broker, name)
         confirmed(f"move sink {name!r} to {where}", yes=yes)
         sink.seek(place_of(where))
+        outcome({"sink": name, "where": where}, as_json=as_json)
     return Exit.WELL
 
 
@@ -93,30 +95,35 @@ def seek(name: str, where: str, yes: bool, root: Path) -> int:
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @data
+@as_json
 @click.pass_context
-def reset(context: click.Context, name: str, yes: bool, root: Path) -> int:
+def reset(context: click.Context, name: str, yes: bool, root: Path, as_json: bool) -> int:
     """Moves a sink back to the oldest record that is kept: all comes again."""
-    code: int = context.invoke(seek, name=name, where="oldest", yes=yes, root=root)
+    code: int = context.invoke(seek, name=name, where="oldest", yes=yes, root=root, as_json=as_json)
     return code
 
 
 @command.command(epilog=examples("dq sink pause mailers"))
 @click.argument("name")
 @data
-def pause(name: str, root: Path) -> int:
+@as_json
+def pause(name: str, root: Path, as_json: bool) -> int:
     """Hands out nothing more until `resume`, also after restarts; what is in hand can be settled."""
     with Broker(root) as broker:
         sink_of(broker, name).pause()
+        outcome({"sink": name, "paused": True}, as_json=as_json)
     return Exit.WELL
 
 
 @command.command(epilog=examples("dq sink resume mailers"))
 @click.argument("name")
 @data
-def resume(name: str, root: Path) -> int:
+@as_json
+def resume(name: str, root: Path, as_json: bool) -> int:
     """Hands out again."""
     with Broker(root) as broker:
         sink_of(broker, name).resume()
+        outcome({"sink": name, "paused": False}, as_json=as_json)
     return Exit.WELL
 
 
@@ -125,12 +132,15 @@ def resume(name: str, root: Path) -> int:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @if_exists
 @data
-def destroy(name: str, yes: bool, if_exists: bool, root: Path) -> int:
+@as_json
+def destroy(name: str, yes: bool, if_exists: bool, root: Path, as_json: bool) -> int:
     """Forgets a sink and where it stands, for good. The records of its streams stay."""
     with Broker(root) as broker:
         if if_exists and check_name("sink", name) not in broker.sinks():
+            outcome({"sink": name, "destroyed": False}, as_json=as_json)
             return Exit.WELL
         sink = sink_of(broker, name)
         confirmed(f"destroy sink {name!r}", yes=yes)
         sink.destroy()
+        outcome({"sink": name, "destroyed": True}, as_json=as_json)
     return Exit.WELL

@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from dq.cli.exits import Exit
-from dq.cli.options import Span, directory, examples
-from dq.cli.output import line, remark
+from dq.cli.options import Span, as_json, directory, examples
+from dq.cli.output import one_line, outcome, remark
 from dq.client.broker import Broker
 from dq.config import LIMITS
 from dq.log.layout import Layout
@@ -27,7 +27,8 @@ _MARGIN_SECONDS = 2.0
     default=LIMITS.stop_seconds,
     help="What is left after so long is killed (default and at most: 10 s).",
 )
-def command(root: Path, timeout: float) -> int:
+@as_json
+def command(root: Path, timeout: float, as_json: bool) -> int:
     """Stops the broker in order: what has arrived is committed and answered, the sinks are flushed. Returns once it is gone."""
     with Broker(root) as broker:
         pid = broker.manager_pid
@@ -39,5 +40,5 @@ def command(root: Path, timeout: float) -> int:
             remark(f"the broker (pid {pid}) has not ended yet")
             return Exit.FAILED
         time.sleep(0.02)
-    line(f"the broker of {root} (pid {pid}) has stopped")
+    outcome({"root": str(root), "pid": pid}, f"the broker of {one_line(root)} (pid {pid}) has stopped", as_json=as_json)
     return Exit.WELL

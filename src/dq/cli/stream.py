@@ -11,7 +11,7 @@ import click
 from dq.cli.exits import Exit
 from dq.cli.named import stream_of
 from dq.cli.options import Span, as_json, confirmed, data, examples, if_exists, place_of
-from dq.cli.output import json_line, line, number, pairs, size, table
+from dq.cli.output import json_line, line, number, outcome, pairs, size, table
 from dq.client.broker import Broker
 from dq.client.stream import StreamStats
 from dq.model.names import check_name
@@ -74,10 +74,12 @@ def _show(stats: StreamStats) -> None:
     "--set", "wishes", multiple=True, metavar="NAME=VALUE", help="A setting, as buckets=4 or durability=os; may be given again."
 )
 @data
-def create(name: str, wishes: tuple[str, ...], root: Path) -> int:
+@as_json
+def create(name: str, wishes: tuple[str, ...], root: Path, as_json: bool) -> int:
     """Makes a stream; one that is there already must have these settings."""
     with Broker(root) as broker:
-        broker.stream(name, **dict(map(_setting, wishes)))
+        stream = broker.stream(name, **dict(map(_setting, wishes)))
+        outcome({"stream": name, "settings": stream.settings.to_dict()}, as_json=as_json)
     return Exit.WELL
 
 
@@ -107,7 +109,8 @@ def _setting(wish: str) -> tuple[str, Any]:
 @click.option("--max-records", type=click.IntRange(0), metavar="COUNT", help="So many of the newest stay.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @data
-def trim(name: str, before: str | None, max_records: int | None, yes: bool, root: Path) -> int:
+@as_json
+def trim(name: str, before: str | None, max_records: int | None, yes: bool, root: Path, as_json: bool) -> int:
     """Gives up a stream's oldest records, for good, whether they were read or not."""
     if (before is None) == (max_records is None):
         raise click.UsageError("choose one of --before and --max-records")
@@ -115,7 +118,7 @@ def trim(name: str, before: str | None, max_records: int | None, yes: bool, root
         stream = stream_of(broker, name)
         confirmed(f"trim {name!r} for good", yes=yes)
         gone = stream.trim(None if before is None else place_of(before), max_records=max_records)
-    line(f"{number(gone)} records trimmed")
+    outcome({"stream": name, "trimmed": gone}, f"{number(gone)} records trimmed", as_json=as_json)
     return Exit.WELL
 
 
@@ -123,11 +126,12 @@ def trim(name: str, before: str | None, max_records: int | None, yes: bool, root
 @click.argument("name")
 @click.argument("ids", nargs=-1, required=True, metavar="ID...")
 @data
-def remove(name: str, ids: tuple[str, ...], root: Path) -> int:
+@as_json
+def remove(name: str, ids: tuple[str, ...], root: Path, as_json: bool) -> int:
     """Takes single records out of a stream, for good; one that is delayed is cancelled by it."""
     with Broker(root) as broker:
         gone = stream_of(broker, name).remove(*ids)
-    line(f"{number(gone)} records removed")
+    outcome({"stream": name, "removed": gone}, f"{number(gone)} records removed", as_json=as_json)
     return Exit.WELL if gone else Exit.UNKNOWN
 
 
@@ -136,12 +140,15 @@ def remove(name: str, ids: tuple[str, ...], root: Path) -> int:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @if_exists
 @data
-def destroy(name: str, yes: bool, if_exists: bool, root: Path) -> int:
+@as_json
+def destroy(name: str, yes: bool, if_exists: bool, root: Path, as_json: bool) -> int:
     """Deletes a stream and all its records, for good."""
     with Broker(root) as broker:
         if if_exists and check_name("stream", name) not in broker.streams():
+            outcome({"stream": name, "destroyed": False}, as_json=as_json)
             return Exit.WELL
         stream = stream_of(broker, name)
         confirmed(f"destroy stream {name!r} and its {stream.stats().records:,} records", yes=yes)
         stream.destroy()
+        outcome({"stream": name, "destroyed": True}, as_json=as_json)
     return Exit.WELL

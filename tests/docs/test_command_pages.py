@@ -35,6 +35,11 @@ def test_the_table_of_metrics_is_that_of_the_program() -> None:
     assert page == manual.with_metrics(page), f"the metrics have changed: run `{manual.AGAIN}`"
 
 
+def test_the_cheat_sheet_has_a_line_of_every_command() -> None:
+    lines = (DOCS / "cheatsheet.md").read_text()
+    assert [name for name in COMMANDS if f"dq {name}" not in lines] == []
+
+
 @pytest.mark.parametrize("name", MADE)
 def test_the_help_of_a_command_has_examples(name: str) -> None:
     assert "```sh\ndq " in MADE[name] or "| dq " in MADE[name], "give it `epilog=examples(...)`"

@@ -38,6 +38,11 @@ def test_each_page_is_in_the_navigation() -> None:
     assert listed == pages - of_commands, "name each page in .ci/mkdocs.yml"
 
 
+def test_the_first_page_leads_to_every_other() -> None:
+    index = (DOCS / "index.md").read_text()
+    assert [page.name for page in DOCS.glob("*.md") if page.name != "index.md" and f"]({page.name})" not in index] == []
+
+
 def test_the_map_for_machines_has_every_page() -> None:
     linked = re.findall(r"\]\(([^)]+)\)", (DOCS / "llms.txt").read_text())
     assert [name for name in linked if not (DOCS / name).is_file()] == []

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -109,21 +109,23 @@ def drain(broker: Broker, *streams: str, sink: str, **options: Any) -> list[Task
 
     An `idle_timeout` has to be long for a busy machine, and is waited for at the end of each test.
     """
-    tasks = []
-    with Consumer(broker, *streams, sink=sink, **options) as consumer:
+    with Consumer(broker, *streams, sink=sink, **options) as consumer, until_settled(broker, sink, consumer):
+        return [(task, task.ack())[0] for task in consumer]
 
-        def stop_at_the_end() -> None:
-            try:
-                until(lambda: all_settled(broker, sink), 2 * DEADLINE_SECONDS, f"all is settled for sink {sink}")
-            finally:
-                consumer.stop()
 
-        watching = Threaded(stop_at_the_end)
-        for task in consumer:
-            tasks.append(task)
-            task.ack()
-        watching.result()
-    return tasks
+@contextlib.contextmanager
+def until_settled(broker: Broker, sink: str, consumer: Consumer) -> Iterator[None]:
+    """Within it, the iteration of a consumer ends when its sink has settled all that its streams have."""
+
+    def stop_at_the_end() -> None:
+        try:
+            until(lambda: all_settled(broker, sink), 2 * DEADLINE_SECONDS, f"all is settled for sink {sink}")
+        finally:
+            consumer.stop()
+
+    watching = Threaded(stop_at_the_end)
+    yield
+    watching.result()
 
 
 class Child:

@@ -22,6 +22,7 @@ from dq import (
     UnknownStream,
 )
 from dq.config import LIMITS
+from stage import drain
 
 
 @dataclasses.dataclass
@@ -147,12 +148,7 @@ def test_a_record_of_the_greatest_size_goes_through_and_one_byte_more_is_refused
             with pytest.raises(RecordTooLarge, match=str(LIMITS.record_bytes_max)):
                 verb("x" * LIMITS.record_bytes_max)
         publisher.publish("small")
-    with Consumer(broker, name, sink=name, idle_timeout=1) as consumer:
-        sizes = []
-        for task in consumer:
-            with task:
-                sizes.append(len(task.payload))
-    assert sizes == [len(fits), 5]
+    assert [len(task.payload) for task in drain(broker, name, sink=name)] == [len(fits), 5]
 
 
 def test_a_lease_holds_what_fits_however_large_its_records_are(broker, name):

@@ -12,7 +12,7 @@ from datetime import timedelta
 import pytest
 
 from dq import AlreadySettled, Closed, Consumer, InvalidSetting, Outcome, Publisher, TaskIn
-from stage import Child, Threaded, settled, sink_of, until
+from stage import Child, Threaded, drain, settled, sink_of, until
 
 
 @pytest.fixture
@@ -137,12 +137,7 @@ def test_a_task_that_fails_each_time_is_given_up_once(broker, name, publisher):
                 task.ack()
     assert seen == [1, 2, 3]
     until(lambda: settled(broker, name, 2), what="the dead letter is stored")
-    with Consumer(broker, f"{name}-dlq", sink=f"{name}-undertaker", idle_timeout=0.5) as undertaker:
-        letters = []
-        for task in undertaker:
-            with task:
-                letters.append(task)
-    [letter] = letters
+    [letter] = drain(broker, f"{name}-dlq", sink=f"{name}-undertaker")
     assert (letter.payload, letter.key, letter.topic) == ("bad", "k", "t")
     expected = {"h": "1", "dq-id": f"{name}/0/0", "dq-sink": name, "dq-attempts": "3", "dq-reason": "max_attempts"}
     assert expected.items() <= letter.headers.items()

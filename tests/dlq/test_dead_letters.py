@@ -7,11 +7,15 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from dq import Consumer, InvalidSetting, Reader, UnknownRecord, UnknownSink, UnknownStream
+from stage import drain, until_settled
 
 
 def give_up(broker, stream: str, sink: str, **options) -> None:
     """A consumer of a sink at which all that is not "good" fails until it is given up."""
-    with Consumer(broker, stream, sink=sink, max_attempts=2, idle_timeout=0.4, **options) as consumer:
+    with (
+        Consumer(broker, stream, sink=sink, max_attempts=2, **options) as consumer,
+        until_settled(broker, sink, consumer),
+    ):
         for task in consumer:
             if task.payload == "good":
                 task.ack()
@@ -28,8 +32,7 @@ def fail(payload: object) -> None:
 
 
 def taken(broker, sink: str) -> list:
-    with Consumer(broker, sink=sink, idle_timeout=0.3) as consumer:
-        return [(task.payload, task.attempt, task.headers, task.key, task.ack())[:4] for task in consumer]
+    return [(task.payload, task.attempt, task.headers, task.key) for task in drain(broker, sink=sink)]
 
 
 def test_a_dead_letter_says_all_of_its_past(broker, name) -> None:

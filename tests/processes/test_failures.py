@@ -15,7 +15,7 @@ import pytest
 import dq
 from dq import BrokerManager, BrokerNotRunning, Closed, Consumer, DqError, Forked, InUse, Publisher
 from dq.client.starter import start_detached
-from stage import Child, Threaded, alive, announce, kill, marked, pids, settled, sink_of, until
+from stage import Child, Threaded, alive, announce, drain, kill, marked, pids, settled, sink_of, until
 
 NURSERY = """
 import signal
@@ -125,11 +125,7 @@ say("done")
     until(lambda: sink_of(broker, "s")["settled"] == 21, what="all is settled")
     assert sorted({payload for payload, _ in seen}) == list(range(20))
     assert {attempt for _, attempt in seen} == {1}
-    with Consumer(broker, f"{name}-dlq", sink="undertaker", idle_timeout=1) as consumer:
-        letters = []
-        for task in consumer:
-            with task:
-                letters.append(task)
+    letters = drain(broker, f"{name}-dlq", sink="undertaker")
     assert [letter.payload for letter in letters] == ["poison"]
     assert letters[0].headers["dq-id"] == f"{name}/0/10"
     assert letters[0].headers["dq-reason"] == "consumer_died"
@@ -159,8 +155,7 @@ def test_a_publish_while_the_publisher_broker_is_dead_is_answered_by_the_next_on
         publisher.publish(0)
         kill(pids(dq_broker)[0])
         assert [publisher.publish(n).id for n in range(1, 4)] == [f"emails/0/{n}" for n in range(1, 4)]
-    with Consumer(dq_broker, "emails", sink="mailers", idle_timeout=0.5) as consumer:
-        assert [_acked(task) for task in consumer] == [0, 1, 2, 3]
+    assert [task.payload for task in drain(dq_broker, "emails", sink="mailers")] == [0, 1, 2, 3]
 
 
 def test_batches_under_way_when_the_publisher_broker_dies_are_stored_once(dq_broker):
@@ -171,13 +166,7 @@ def test_batches_under_way_when_the_publisher_broker_dies_are_stored_once(dq_bro
         futures = [publisher.submit(n) for n in range(1_000)]
         kill(broker_pid)
         assert [future.result(10).id for future in futures] == [f"emails/0/{n + 1}" for n in range(1_000)]
-    with Consumer(dq_broker, "emails", sink="mailers", idle_timeout=0.5) as consumer:
-        assert [_acked(task) for task in consumer] == ["first", *range(1_000)]
-
-
-def _acked(task):
-    task.ack()
-    return task.payload
+    assert [task.payload for task in drain(dq_broker, "emails", sink="mailers")] == ["first", *range(1_000)]
 
 
 def test_a_broker_that_dies_again_and_again_comes_back_each_time(dq_broker):

@@ -16,7 +16,7 @@ from dq.model.event import Event, EventOwner, EventType, decode
 from dq.transport.door import knock
 from dq.transport.frames import LENGTH
 from dq.transport.peer import Peer
-from stage import Child, pids, settled, until
+from stage import Child, drain, pids, settled, until
 
 
 class Explosive:
@@ -231,11 +231,9 @@ def test_a_line_that_is_no_json_is_dead_lettered_alone(broker, name):
         assert decode(peer.receive(5)).type is EventType.ACK
     finally:
         peer.close()
-    with Consumer(broker, name, sink=name, idle_timeout=0.5) as consumer:
-        assert [(task.payload, task.ack())[0] for task in consumer] == ["a", "c"]
+    assert [task.payload for task in drain(broker, name, sink=name)] == ["a", "c"]
     until(lambda: settled(broker, name, 5), what="the dead letters are stored")
-    with Consumer(broker, f"{name}-dlq", sink=f"{name}-dlq", idle_timeout=0.5) as consumer:
-        assert [(task.payload, task.ack())[0] for task in consumer] == [b'{"at":1,', b"[]", b""]
+    assert [task.payload for task in drain(broker, f"{name}-dlq", sink=f"{name}-dlq")] == [b'{"at":1,', b"[]", b""]
 
 
 BAD_FROM_A_CONSUMER = {

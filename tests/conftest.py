@@ -67,14 +67,15 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """The whole suite runs in two processes; what is asked for by name runs in this one, where `-s` and `--pdb` work."""
+    """The whole suite runs in one process more than there are cores, three at most: a third of its time is waiting, for other
+    processes, for the disk, for a moment. What is asked for by name runs in this one, where `-s` and `--pdb` work."""
     whole = set(config.option.file_or_dir) <= {"tests", "tests/"}
-    return min(2, os.cpu_count() or 1) if whole else 0
+    return min(3, (os.cpu_count() or 1) + 1) if whole else 0
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """A test marked `alone` waits until the other process has ended its test, and the other one then waits for it.
+    """A test marked `alone` waits until the other processes have ended their tests, and they then wait for it.
 
     Two locks that end with the process: every test holds the second one while it runs, shared, or for itself if it is `alone`;
     and takes the first one for as long as it waits for the second, so that a test that waits to be alone is the next one.

@@ -49,7 +49,10 @@ def test_interrupted_it_leaves_no_file_and_no_process(tmp_path) -> None:
         finally:
             bench.send_signal(signal.SIGINT)
         _, errors = bench.communicate(timeout=30)
-    assert (bench.returncode, errors) == (130, "dq: stopped by Ctrl-C\n")
+    assert bench.returncode == 130
+    # On a busy machine its broker may say before that it leaves.
+    assert errors.endswith("dq: stopped by Ctrl-C\n")
+    assert "Traceback" not in errors
     # Where the path of a socket is too long, it lies in a directory of the user's own; that of a killed manager stays.
     assert [path for path in tmp_path.iterdir() if path.name != f"dq-{os.getuid()}"] == []
     until(lambda: not marked(f"DQ_TEST_MARK={mark}"), what="all its processes are gone")

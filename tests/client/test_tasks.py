@@ -12,7 +12,7 @@ from datetime import timedelta
 import pytest
 
 from dq import AlreadySettled, Closed, Consumer, InvalidSetting, Outcome, Publisher, TaskIn
-from stage import Child, Threaded, drain, settled, sink_of, until
+from stage import Child, Threaded, drain, settled, sink_of, until, until_settled
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_records_of_one_key_keep_their_order(broker, name):
             publisher.submit(n, key=f"k{n % 10}")
     by_key = defaultdict(list)
     buckets = defaultdict(set)
-    with consumer_of(broker, name) as consumer:
+    with consumer_of(broker, name, idle_timeout=None) as consumer, until_settled(broker, name, consumer):
         for task in consumer:
             with task:
                 by_key[task.key].append(task.payload)
@@ -75,7 +75,11 @@ def test_a_new_sink_may_start_at_the_newest(broker, name, publisher):
 
 def test_two_threads_share_one_consumer(broker, name, publisher):
     publisher.publish_many(range(2_000))
-    with consumer_of(broker, name) as consumer, ThreadPoolExecutor(2) as threads:
+    with (
+        consumer_of(broker, name, idle_timeout=None) as consumer,
+        ThreadPoolExecutor(2) as threads,
+        until_settled(broker, name, consumer),
+    ):
         halves = [threads.submit(payloads, consumer) for _ in range(2)]
         got = [half.result(20) for half in halves]
     assert sorted(got[0] + got[1]) == list(range(2_000))
@@ -128,7 +132,7 @@ def test_a_retry_waits_as_long_as_it_was_told(broker, name, publisher):
 def test_a_task_that_fails_each_time_is_given_up_once(broker, name, publisher):
     publisher.publish_many([TaskIn("bad", key="k", topic="t", headers={"h": "1"}), TaskIn("good")])
     seen = []
-    with consumer_of(broker, name, max_attempts=3, idle_timeout=1) as consumer:
+    with consumer_of(broker, name, max_attempts=3, idle_timeout=None) as consumer, until_settled(broker, name, consumer):
         for task in consumer:
             if task.payload == "bad":
                 seen.append(task.attempt)
@@ -146,7 +150,7 @@ def test_a_task_that_fails_each_time_is_given_up_once(broker, name, publisher):
 
 def test_a_task_may_be_given_up_at_once_with_a_reason(broker, name, publisher):
     publisher.publish("x")
-    with consumer_of(broker, name) as consumer:
+    with consumer_of(broker, name, idle_timeout=None) as consumer, until_settled(broker, name, consumer):
         for task in consumer:
             task.dead_letter("the address is no address")
     until(lambda: settled(broker, name, 1), what="the dead letter is stored")
@@ -158,7 +162,7 @@ def test_a_task_may_be_given_up_at_once_with_a_reason(broker, name, publisher):
 
 def test_a_task_may_be_dropped(broker, name, publisher):
     publisher.publish("x")
-    with consumer_of(broker, name) as consumer:
+    with consumer_of(broker, name, idle_timeout=None) as consumer, until_settled(broker, name, consumer):
         for task in consumer:
             task.drop()
     assert settled(broker, name, 1)

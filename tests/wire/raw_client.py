@@ -155,7 +155,7 @@ class RawClient:
             assert left > 0, "the broker neither answered nor closed in time"
             self.sock.settimeout(left)
             try:
-                chunk = self.sock.recv(1 << 20)
+                chunk = self.sock.recv(1 << 16)
             except (ConnectionResetError, BrokenPipeError):
                 chunk = b""
             except TimeoutError:

@@ -32,14 +32,46 @@ def test_a_delayed_record_comes_when_it_is_due_with_all_that_it_was_published_wi
         task.ack(wait=True)
 
 
+@pytest.mark.parametrize("first", [True, False], ids=["the first delayed", "a later one"])
+def test_a_publisher_that_is_alive_makes_a_destroyed_stream_anew_for_a_delayed_record_too(broker, name, first):
+    """As it was, as for any other record; and both publishers go on in it."""
+    stream = broker.stream(name, buckets=3)
+    with Publisher(broker, name) as publisher:
+        publisher.publish(0)
+        if not first:
+            publisher.publish(1, delay=HOUR)
+        stream.destroy()
+        assert publisher.publish("delayed", delay=0.1).id == f"{name}-later/0/0"
+        assert stream.stats().settings.buckets == 3
+        publisher.publish("plain")
+        with Consumer(broker, name, sink=name, idle_timeout=5) as consumer:
+            tasks = [next(iter(consumer)), next(iter(consumer))]
+            assert {task.payload for task in tasks} == {"plain", "delayed"}
+            for task in tasks:
+                task.ack()
+
+
+def test_a_publisher_that_may_not_make_it_makes_none_for_a_delayed_record_either(broker, name):
+    stream = broker.stream(name)
+    with Publisher(broker, name, create=False, reconnect_timeout=5) as publisher:
+        publisher.publish(0, delay=HOUR)
+        stream.destroy()
+        with pytest.raises(UnknownStream, match=f"'{name}' was destroyed"):
+            publisher.publish(1, delay=HOUR)
+    with Publisher(broker, name) as publisher, Publisher(broker, name, create=False) as other:
+        publisher.publish(0)
+        stream.destroy()
+        with pytest.raises(UnknownStream, match=f"no stream '{name}' any more"):
+            other.publish(1, delay=HOUR)
+    assert name not in broker.streams()
+
+
 def test_a_stream_that_was_destroyed_is_made_anew_for_a_delayed_record_or_missed_by_its_name(broker, name):
     stream = broker.stream(name)
     with Publisher(broker, name) as publisher:
         publisher.publish(0, delay=HOUR)
         broker.publish(name, 1, delay=HOUR)
         stream.destroy()
-        with pytest.raises(UnknownStream, match=f"'{name}' was destroyed"):
-            publisher.publish(2, delay=HOUR)
         assert stream.add("due", 3, delay=HOUR, only_if_exists=True) is None
         assert broker.publish(name, 4, delay=HOUR).id == f"{name}-later/0/0"
         assert publisher.publish(5, delay=HOUR).id == f"{name}-later/0/1"

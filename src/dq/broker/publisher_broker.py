@@ -21,13 +21,7 @@ from dq.broker.readers import Readers
 from dq.broker.staged import Noted, Staged, refusal
 from dq.broker.stream_changes import Holder, StreamChanges
 from dq.broker.trimming import Trimming
-from dq.errors import (
-    DiskFull,
-    DqError,
-    LogError,
-    ProtocolError,
-    SyncFailed,
-)
+from dq.errors import DiskFull, DqError, LogError, ProtocolError, SyncFailed
 from dq.log import memory
 from dq.log.backend import Batch, End, StorageWriter
 from dq.log.catalog import Catalog, OpenStream
@@ -192,6 +186,9 @@ class PublisherBroker:
             # One that comes again asks for nothing: its settings are those of the stream as it was, should it be made anew.
             known = event.get("again", False) and event["stream"] in self._catalog.streams
             wish = {} if known else event.get("settings", {})
+            base = base_stream(event["stream"])
+            if base and "base" in event.fields and base not in self._catalog:
+                self._open(base, create=True, wish=event["base"])  # it was destroyed, and its publisher may make it anew
             stream = self._open(event["stream"], create=event.get("create", False), wish=wish)
         except DqError as error:
             self._end_on_failed_flush(error)

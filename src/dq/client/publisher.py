@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from datetime import datetime, timedelta
 from functools import partial
@@ -57,6 +57,7 @@ class Publisher:
         *,
         create: bool = True,
         reconnect_timeout: float | timedelta | None = None,
+        _base: Callable[[], dict[str, Any] | None] | None = None,
     ) -> None:
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or not 1 <= batch_size <= LIMITS.batch_records_max:
             raise InvalidSetting(f"batch_size must be a whole number from 1 to {LIMITS.batch_records_max}, not {batch_size!r}")
@@ -67,8 +68,9 @@ class Publisher:
         tracing.look()
         self.stream = check_name("stream", stream)
         self.batch_size, self._linger = batch_size, linger
-        self._later = Later(stream, lambda name: Publisher(root, name, batch_size, linger, reconnect_timeout=reconnect_timeout))
-        self._session = PublisherSession(root, stream, batch_size, linger, reconnect_timeout, create=create)
+        self._session = PublisherSession(root, stream, batch_size, linger, reconnect_timeout, create=create, base=_base)
+        again = partial(Publisher, batch_size=batch_size, linger=linger, reconnect_timeout=reconnect_timeout)
+        self._later = Later(stream, lambda name: again(root, name, _base=self._session.wish))
         self._link = self._session.link
         self._link.open()
         self._batcher: Batcher = self._session.batcher

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ class PublisherSession:
         root: the data directory.
         stream: its name.
         batch_size, linger, create, reconnect_timeout: as of `Publisher`, in seconds.
+        base: of a stream of delayed records: gives the settings with which the one that they are for is made anew, should it
+            have been destroyed; None where it may not be.
 
     Attributes:
         id: of the publisher; a new one where its numbers begin anew.
@@ -28,10 +31,18 @@ class PublisherSession:
     """
 
     def __init__(
-        self, root: Path, stream: str, batch_size: int, linger: float, reconnect_timeout: float, *, create: bool
+        self,
+        root: Path,
+        stream: str,
+        batch_size: int,
+        linger: float,
+        reconnect_timeout: float,
+        *,
+        create: bool,
+        base: Callable[[], dict[str, Any] | None] | None = None,
     ) -> None:
         self.stream, self.id = stream, _new_id()
-        self._batch_size, self._linger, self._create = batch_size, linger, create
+        self._batch_size, self._linger, self._create, self._base = batch_size, linger, create, base
         self._batcher: Batcher | None = None
         self._nothing_lingered = False
         self._uuid, self._settings = "", dict[str, Any]()
@@ -44,6 +55,10 @@ class PublisherSession:
             raise RuntimeError("the publisher is not registered yet")
         return self._batcher
 
+    def wish(self) -> dict[str, Any] | None:
+        """The settings with which the stream is made anew, should it have been destroyed; None where it may not be."""
+        return self._settings if self._create else None
+
     # --- what the link calls ---------------------------------------------------------------------------------------
 
     def hello(self, *, again: bool) -> Event:
@@ -54,6 +69,9 @@ class PublisherSession:
         fields = {"id": self.id, "pid": os.getpid(), "stream": self.stream, "create": self._create, "again": again}
         if again:  # should the stream have been destroyed, it is made anew as it was
             fields["settings"] = self._settings
+        base = None if self._base is None else self._base()
+        if base is not None:
+            fields["base"] = base
         return Event(EventType.REGISTER, EventOwner.PUBLISHER, fields)
 
     def welcomed(self, answer: Event, *, again: bool) -> None:

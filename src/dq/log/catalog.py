@@ -203,6 +203,10 @@ class Catalog:
         return BucketPlace(self._files, directory, settings.segment_bytes, settings.durability, settings.options, self._limits)
 
     # --- streams -----------------------------------------------------------------------------------------------------
+    def __contains__(self, name: str) -> bool:
+        """Whether there is a stream of that name, be it closed."""
+        return name in self.streams or name in self.errors
+
     def get(self, name: str) -> OpenStream | None:
         """The stream, None if there is none. Raises the LogError of one that is closed."""
         if name in self.errors:

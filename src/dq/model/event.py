@@ -134,7 +134,7 @@ _FORMS: Final[dict[tuple[EventType, EventOwner], tuple[dict[str, _Kinds], dict[s
     (_T.REGISTER, _O.CLIENT): ({"id": _TEXT, "pid": _WHOLE}, {}),
     (_T.REGISTER, _O.PUBLISHER): (
         {"id": _TEXT, "pid": _WHOLE, "stream": _TEXT},
-        {"create": _FLAG, "settings": _DICT, "again": _FLAG},
+        {"create": _FLAG, "settings": _DICT, "again": _FLAG, "base": _DICT},
     ),
     (_T.REGISTER, _O.CONSUMER): (
         {"id": _TEXT, "pid": _WHOLE, "sink": _TEXT, "streams": _LIST},
@@ -238,6 +238,7 @@ _PARTS: Final[dict[str, _Kinds]] = {
     "channels": _TEXT,
     "leases": _WHOLE,
     "settings": (str, int, float, bool, _NONE),
+    "base": (str, int, float, bool, _NONE),
     "wish": (str, int, float, bool, _NONE),
     "ids": _TEXT,
     "about": (str, int, float),

@@ -15,6 +15,9 @@ class Limits:
     # --- records and batches -----------------------------------------------------------------------------------------
     record_bytes_max: int = 8 * MIB
     """One record line. Half a frame, so that a record and its envelope always fit into one."""
+    kept_bytes_max: int = 12 * MIB
+    """One record line with what dq itself adds to it: as a dead letter, replayed, delayed. A line that is not JSON grows by a
+    third as base64, and 1 MB is left for headers; a frame has room for it. No publisher is let in with more than the above."""
     batch_bytes_max: int = 1 * MIB
     """One batch, unless it is a single larger record. A megabyte is written at the disk's full rate already."""
     batch_records_max: int = 10_000
@@ -26,7 +29,8 @@ class Limits:
     segment_bytes: int = 64 * MIB
     """A segment is closed at this size. Disk comes back by the segment; 64 MiB is scanned in about 0.2 s."""
     commit_bytes_max: int = 4 * MIB
-    """One commit of a bucket. Recovery takes up to 8 MiB for the trace of a torn commit; more is damage."""
+    """One commit of a bucket, and the record that goes beyond it. Recovery takes so much for the trace of a torn commit; more
+    is damage."""
     dedupe_batches: int = 32
     """Batches that are remembered for each publisher and bucket. Twice what a client keeps in flight."""
     dedupe_publishers_max: int = 10_000

@@ -20,7 +20,7 @@ from dq.log.storage import Batch, End, StorageReader, StorageWriter, Stored
 _SUPPRESSED = [HealthCheck.function_scoped_fixture, HealthCheck.differing_executors]
 Opener = Callable[..., StorageWriter]
 ReaderOf = Callable[[End], StorageReader]
-SMALL = replace(LIMITS, record_bytes_max=4000, batch_bytes_max=1000, batch_records_max=20, dedupe_batches=4)
+SMALL = replace(LIMITS, kept_bytes_max=4000, batch_bytes_max=1000, batch_records_max=20, dedupe_batches=4)
 
 
 def publish(writer: StorageWriter, count: int, publisher: str = "ada", sequence: int | None = None, **fields: Any) -> Stored:

@@ -34,7 +34,7 @@ IDENTITY = Identity("emails", 3, UUID, 1)
 
 @pytest.fixture
 def place(tmp_path: Path) -> BucketPlace:
-    return BucketPlace(UnsyncedFiles(), tmp_path, limits=replace(LIMITS, backend_seconds=5.0, record_bytes_max=5_000))
+    return BucketPlace(UnsyncedFiles(), tmp_path, limits=replace(LIMITS, backend_seconds=5.0, kept_bytes_max=5_000))
 
 
 def opened(cls: type, place: BucketPlace) -> AdapterLog:

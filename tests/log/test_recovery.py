@@ -281,12 +281,12 @@ def test_a_header_whose_checksum_is_right_but_which_is_no_json_is_damage(three: 
 
 def test_a_tail_that_is_too_long_for_a_batch_is_not_cut(rig: Rig) -> None:
     """R2."""
-    rig.limits = replace(LIMITS, record_bytes_max=2000, batch_bytes_max=1000)
+    rig.limits = replace(LIMITS, record_bytes_max=1500, kept_bytes_max=2000, batch_bytes_max=1000, commit_bytes_max=3000)
     log = rig.open()
     rig.fill(log, 3)
     log.close()
     path, size = rig.segments()[0], log.end.position
-    spoil(path, lambda content: content.ljust(size + 2000 + 16 * 1024 + 1, b"\0"))
+    spoil(path, lambda content: content.ljust(size + 3000 + 2000 + 16 * 1024 + 1, b"\0"))
     assert_untouched(rig, match="more than can be unconfirmed")
     spoil(path, lambda content: content[:-1])
     assert rig.open().end.offset == 6

@@ -6,6 +6,7 @@ import base64
 import logging
 from collections.abc import Callable
 from itertools import groupby
+from typing import Any
 
 import orjson
 
@@ -22,6 +23,21 @@ from dq.model.told import about, words_of
 
 log = logging.getLogger("dq")
 _NOBODY = "_nobody"
+_DISPENSABLE = ("dq-history", "dq-traceback", "dq-error")
+"""Headers that a dead letter does without, in this order, where it would be too large to be stored with them."""
+
+
+def _fields_of(raw: bytes) -> dict[str, Any]:
+    """What a record's line says; one that is no record is kept as the bytes that it is."""
+    try:
+        fields = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return _as_bytes(raw)
+    return fields if isinstance(fields, dict) and ("payload" in fields or "base64" in fields) else _as_bytes(raw)
+
+
+def _as_bytes(raw: bytes) -> dict[str, Any]:
+    return {"base64": base64.b64encode(raw).decode("ascii")}
 
 
 class DeadLetters:
@@ -109,20 +125,27 @@ class DeadLetters:
         if raw is None:
             return None
         try:
-            fields = orjson.loads(raw)
-            if not isinstance(fields, dict) or not ("payload" in fields or "base64" in fields):
-                raise ValueError
-        except ValueError:
-            fields = {"base64": base64.b64encode(raw).decode("ascii")}
+            line = self._line_of(intent, _fields_of(raw), gone=raw == b"null")
+        except TypeError:  # what is nested so deeply can be read, but not be written
+            line = b""
+        if not 0 < len(line) <= self._limits.kept_bytes_max:  # or where numbers are longer when dq writes them
+            line = self._line_of(intent, _as_bytes(raw), gone=False)
+        return line
+
+    def _line_of(self, intent: DeadLetter, fields: dict[str, Any], *, gone: bool) -> bytes:
         if intent.due:
-            return self._retried(intent, fields, gone=raw == b"null")
+            return self._retried(intent, fields, gone=gone)
         past = intent.headers(self._name, fields.get("at", ""))
         headers = fields.get("headers")
         fields["headers"] = {**(headers if isinstance(headers, dict) else {}), **past}
         fields["at"] = self._clock.wall()
-        return orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)
+        line = orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)
+        for name in _DISPENSABLE:
+            if len(line) > self._limits.kept_bytes_max and fields["headers"].pop(name, None) is not None:
+                line = orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)
+        return line
 
-    def _retried(self, intent: DeadLetter, fields: dict[str, object], *, gone: bool) -> bytes:
+    def _retried(self, intent: DeadLetter, fields: dict[str, Any], *, gone: bool) -> bytes:
         """The record as it waits to come again: for this sink alone, with the attempts that it has burned. One that is gone
         only fills its number, and comes to nobody."""
         own = {

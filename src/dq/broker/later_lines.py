@@ -69,7 +69,7 @@ def address_of(fields: dict[str, Any], buckets: int, priorities: int, offset: in
 def line_with_origin(coming: Coming, stream: str) -> bytes:
     """The line as it is to stand in its stream: with the id that it had while it waited."""
     line = coming.line
-    if not coming.fields or len(line) + len(stream) + 64 > LIMITS.record_bytes_max:
+    if not coming.fields or len(line) + len(stream) + 64 > LIMITS.kept_bytes_max:
         return line
     return b'%s,"from":"%s/0/%d"}\n' % (line.rstrip()[:-1], stream.encode(), coming.offset)
 

@@ -18,7 +18,7 @@ from dq.broker.notices import Notices
 from dq.broker.once import Once
 from dq.broker.opened import describe, figures, unknown_stream
 from dq.broker.readers import Readers
-from dq.broker.staged import Noted, Staged, refusal
+from dq.broker.staged import Noted, Staged, check_size, refusal
 from dq.broker.stream_changes import Holder, StreamChanges
 from dq.broker.trimming import Trimming
 from dq.errors import DiskFull, DqError, LogError, ProtocolError, SyncFailed
@@ -218,6 +218,7 @@ class PublisherBroker:
         )  # fmt: skip
         once = not is_counted(batch.about)
         try:
+            check_size(batch, self._life.limits)
             if once:
                 self._once.take(client, bucket, batch)
             else:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dq.broker.desk import nack
 from dq.broker.stream_changes import Holder
+from dq.config import Limits
 from dq.core.once_keys import Mark, OnceKeys, place_of
-from dq.errors import DqError
+from dq.errors import DqError, RecordTooLarge
 from dq.log.storage import Batch, Stored
 from dq.model.about import is_counted
 from dq.model.event import Event, EventOwner, EventType
@@ -73,6 +74,17 @@ class Staged:
 
     def _neighbour_fields(self) -> dict[str, object]:
         return {"stream": self.stream, "bucket": self.bucket, "sequence": self.sequence, "publisher": self.publisher}
+
+
+def check_size(batch: Batch, limits: Limits) -> None:
+    """Of what a publisher sends. A replay, which is for one sink, has dq's own headers beside the record.
+
+    Raises:
+        RecordTooLarge: nobody may publish so much as one record.
+    """
+    size = len(batch.lines)
+    if size > limits.record_bytes_max and batch.count == 1 and "for" not in (batch.about or {}):
+        raise RecordTooLarge(f"a record of {size:,} bytes; {limits.record_bytes_max:,} are the most: keep it in a file")
 
 
 def refusal(error: DqError, bucket: int, sequence: int, *, once: bool) -> Event:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,9 +16,10 @@ from dq.client.drafts import DraftFuture
 from dq.client.publisher import Publisher
 from dq.client.reader import Reader
 from dq.client.ways import Way
+from dq.config import LIMITS
 from dq.errors import InvalidSetting, RecordsTrimmed, UnknownRecord, UnknownSink, UnknownStream
 from dq.model.names import check_name, dead_letter_stream
-from dq.model.record import Record
+from dq.model.record import Record, encode
 from dq.model.settings import StreamSettings
 from dq.model.shown import shown
 from dq.model.start import parse_start
@@ -306,13 +308,18 @@ class DeadLetters:
 
 def _again(publisher: Publisher, letter: DeadRecord, settings: StreamSettings) -> DraftFuture:
     """Publishes a record for the sink that gave it up."""
-    deaths = [_told(death) for death in (*letter.history, letter.death)]
-    headers = {**letter.headers, _HISTORY: orjson.dumps(deaths).decode()}
-    line = publisher.line_of(letter.payload, letter.key, letter.topic, letter.name, headers)
+    line = _line_of(letter, (*letter.history, letter.death))
+    if len(line) > LIMITS.kept_bytes_max:  # what became of it before is left out where there is no room for it
+        line = _line_of(letter, (letter.death,))
     # The time too: a stream of dead letters that was destroyed and made anew gives the same ids to others.
     once = f"replay:{letter.id}@{letter.death.at.timestamp()}"
     way = Way(once=once, sink=letter.death.sink, priority=_priority(letter, settings))
     return DraftFuture(*publisher.begin(line, letter.key, letter.topic, way, urgent=True))
+
+
+def _line_of(letter: DeadRecord, deaths: Sequence[Death]) -> bytes:
+    headers = {**letter.headers, _HISTORY: orjson.dumps([_told(death) for death in deaths]).decode()}
+    return encode(letter.payload, time.time(), letter.key, letter.topic, letter.name, headers)
 
 
 def _priority(letter: DeadRecord, settings: StreamSettings) -> int:

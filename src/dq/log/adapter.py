@@ -176,8 +176,8 @@ class AdapterLog:
     def _records_of(self, batch: Batch) -> Records:
         if not batch.lines.endswith(b"\n") or type(batch.sequence) is not int or batch.sequence < 0:
             raise ProtocolError("a batch that is empty, does not end in a newline or has no number")
-        if batch.count == 1 and len(batch.lines) > self._limits.record_bytes_max:
-            raise RecordTooLarge(f"a record of {len(batch.lines):,} bytes; {self._limits.record_bytes_max:,} are the most")
+        if batch.count == 1 and len(batch.lines) > self._limits.kept_bytes_max:
+            raise RecordTooLarge(f"a record of {len(batch.lines):,} bytes; {self._limits.kept_bytes_max:,} are the most")
         try:
             lines = [orjson.loads(line) for line in bytes(batch.lines).split(b"\n")[:-1]]
         except ValueError as error:

@@ -48,10 +48,10 @@ def recover(
     durability: str,
 ) -> Recovered:
     """Checks all of a bucket's log and mends what may be mended. Raises as `BucketLog.open`."""
-    size_max = max(limits.record_bytes_max, limits.batch_bytes_max)
-    tail_bytes_max = size_max + HEADER_BYTES_MAX
+    size_max = max(limits.kept_bytes_max, limits.batch_bytes_max)
+    tail_bytes_max = limits.commit_bytes_max + HEADER_BYTES_MAX + size_max
     if durability != "sync":  # a power cut can take all of a segment that is not flushed at every commit
-        tail_bytes_max += segment_bytes + limits.commit_bytes_max
+        tail_bytes_max += segment_bytes
     return Recovery(files, directory, identity, quarantine, limits, size_max, tail_bytes_max).run()
 
 
@@ -168,9 +168,9 @@ class BucketLog:
         limits, size = self._limits, len(lines)
         if type(sequence) is not int or sequence < 0:
             raise ProtocolError(f"{sequence!r} is no sequence number: they count from 0")
-        if size > limits.batch_bytes_max and (count != 1 or size > limits.record_bytes_max):
+        if size > limits.batch_bytes_max and (count != 1 or size > limits.kept_bytes_max):
             if count == 1:
-                raise RecordTooLarge(f"a record of {size:,} bytes; {limits.record_bytes_max:,} are the most: keep it in a file")
+                raise RecordTooLarge(f"a record of {size:,} bytes; {limits.kept_bytes_max:,} are the most: keep it in a file")
             raise ProtocolError(f"a batch of {size:,} bytes; {limits.batch_bytes_max:,} are the most")
         if not lines.endswith(b"\n"):
             raise ProtocolError("a batch that is empty or does not end in a newline")

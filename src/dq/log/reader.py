@@ -83,7 +83,7 @@ class BucketReader:
         self._segments: list[int] = []
         self._stale = True
         self._uuid: str | None = None
-        size_max = max(limits.record_bytes_max, limits.batch_bytes_max)
+        size_max = max(limits.kept_bytes_max, limits.batch_bytes_max)
         # The one further ahead reads in sequence; the other fetches old records: a retry costs the first one nothing.
         self._ahead, self._aside = _Cursor(size_max), _Cursor(size_max)
         self._index_offsets, self._index_positions = array("Q"), array("Q")

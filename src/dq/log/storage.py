@@ -144,7 +144,7 @@ class StorageWriter(Protocol):
 
         Raises:
             ProtocolError: lines other than `count`, one that begins as a header does, a NUL byte, an impossible field.
-            RecordTooLarge: a single record over `record_bytes_max`.
+            RecordTooLarge: a single record over `kept_bytes_max`.
             SequenceError: a gap, or a number that is known with other bytes.
             OutcomeUnknown: sent again, and too old to be known.
             StreamReadOnly: a flush failed before.

@@ -42,7 +42,7 @@ def end_of(files: Files, directory: Path, limits: Limits) -> End:
 
 def _end_in(files: Files, path: Path, segment: int, limits: Limits) -> End | None:
     """The end in one segment; None where it was only being begun."""
-    walk = Walk(segment, None, max(limits.record_bytes_max, limits.batch_bytes_max))
+    walk = Walk(segment, None, max(limits.kept_bytes_max, limits.batch_bytes_max))
     with mapped(path, "read"):
         fd = files.open_read(path)
         try:

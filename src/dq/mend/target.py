@@ -57,7 +57,7 @@ class Target:
         """Bytes of records that a batch of it can have."""
         if self.kind == "sink":
             return NOTES_BYTES_MAX
-        return BATCH_BYTES_MAX if self.kind == "queue" else max(LIMITS.record_bytes_max, LIMITS.batch_bytes_max)
+        return BATCH_BYTES_MAX if self.kind == "queue" else max(LIMITS.kept_bytes_max, LIMITS.batch_bytes_max)
 
     @property
     def directory(self) -> Path:

@@ -151,7 +151,7 @@ class ConsumerBroker:
     def _status(self) -> dict[str, object]:
         return {
             "sinks": {run.name: run.status() for run in self._sinks},
-            "closed": {name: str(error) for name, error in self._sinks.closed.items()},
+            "closed": {name: str(error) for name, error in (self._sinks.closed | self._laters.closed).items()},
             "consumers": {c.id: {"pid": c.pid, "sink": c.run.name} for c in self._desk.clients.values()},
             "listeners": self._broadcasts.status(),
             "pins": self._sinks.pins(),

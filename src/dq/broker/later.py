@@ -18,7 +18,7 @@ from dq.broker.life import Life
 from dq.config import KIB
 from dq.core.later import Later, Move, remaining
 from dq.core.ranges import Range
-from dq.errors import Damaged, DiskFull, DqError, LogError, RecordsTrimmed
+from dq.errors import Damaged, DiskFull, DqError, LogError, RecordsTrimmed, SequenceError
 from dq.log.backend import BucketPlace, End, StorageReader, backend_of
 from dq.log.layout import REPAIR, Layout
 from dq.log.sink_log import SinkLog
@@ -65,6 +65,7 @@ class LaterRun:
         self._end = End(0, 0, 0)
         self._target: StreamDescription | None = None
         self._order: InOrder[int] = InOrder()
+        self._refusing = set[int]()  # buckets that did not take the last batch that came to them
         self._resend_at: float | None = None
         self._look_at: float | None = None
         self.unsynced = False
@@ -89,6 +90,7 @@ class LaterRun:
         if self._reader is not None:
             self._reader.close()
         self._end, self.why, self._target = End(0, 0, 0), "", None
+        self._refusing.clear()
         if uuid != self.core.uuid:
             self.core.begin(uuid, epoch)
             self._order.anew()
@@ -129,14 +131,17 @@ class LaterRun:
         """A batch is stored."""
         if event["publisher"] == self._publisher:
             self.core.stored(event["bucket"], event["sequence"])
-            if self.why:
+            self._refusing.discard(event["bucket"])
+            if self.why and not self._refusing:
                 log.warning("records of %s go on, after: %s", self.stream, self.told, extra=self._about)
                 self.why = ""
 
     def refused(self, event: Event) -> None:
         """A batch was not taken: its stream is missing, full, closed. It is tried again."""
         if event["publisher"] == self._publisher:
-            if self.why != event["message"]:
+            self._refusing.add(event["bucket"])
+            follows = event["error"] == SequenceError.__name__ and self.why  # the one before it was not taken, for that reason
+            if self.why != event["message"] and not follows:
                 self.why, self.told = event["message"], words_told(event["error"], event["message"])
                 log.warning("records of %s whose time has come wait: %s", self.stream, self.told, extra=self._about)
             self._resend_at = self._life.clock.monotonic() + _TRY_SECONDS
@@ -189,6 +194,10 @@ class LaterRun:
             log.error("the delayed records of %s wait: %s", self.base, self.told, extra=self._about)
         self._look_at = now + _TRY_SECONDS
 
+    @property
+    def _missing(self) -> str:
+        return f"stream {self.base!r} is missing: it is made anew by the next who publishes to it, or put it back and restart"
+
     def _look(self, reader: StorageReader, now: float) -> None:
         """Learns when new records are due."""
         if self.core.next >= self._end.offset:
@@ -216,7 +225,7 @@ class LaterRun:
             self.core.put_back(offsets, now + _TRY_SECONDS, now)
             if not isinstance(error, FileNotFoundError):
                 raise
-            self._stuck(f"stream {self.base!r} is missing", now)
+            self._stuck(self._missing, now)
             return
         self._target = target
         batches: dict[Address, list[int]] = {}
@@ -280,7 +289,7 @@ class LaterRun:
                 lines = self._lines(reader, move.offsets)
                 target = self._target or read_stream(self._life.files, self._life.root, self.base)
             except (LogError, OSError) as error:  # also of the stream that they are for: it waits until that is mended
-                self._stuck(error, self._life.clock.monotonic())
+                self._stuck(self._missing if isinstance(error, FileNotFoundError) else error, self._life.clock.monotonic())
                 for later in moves[place:]:
                     self._order.unsent(later.bucket, min(each.number for each in moves[place:] if each.bucket == later.bucket))
                 break
@@ -291,7 +300,7 @@ class LaterRun:
                 break
             address = address_of(batch[0].fields, target.settings.buckets, target.settings.priorities, batch[0].offset)
             fields = {
-                "stream": self.base, "publisher": self._publisher, "sequence": move.number,
+                "stream": self.base, "publisher": self._publisher, "sequence": move.number, "uuid": self.core.uuid,
                 **batch_fields(batch, (move.bucket, *address[1:])),
             }  # fmt: skip
             body = b"".join(line_with_origin(each, self.stream) for each in batch)

@@ -6,11 +6,11 @@ from typing import Any
 
 from dq.errors import InvalidSetting, UnknownStream
 from dq.log.backend import End
-from dq.log.catalog import OpenStream
+from dq.log.catalog import Catalog, OpenStream
 from dq.log.fetched import cannot_read
 from dq.log.stream_file import StreamDescription
 from dq.model.epoch import EpochStart
-from dq.model.names import near_names
+from dq.model.names import later_stream, near_names
 from dq.model.settings import BY_CLASS, StreamSettings
 
 
@@ -72,3 +72,15 @@ def unknown_stream(name: str, known: dict[str, OpenStream]) -> UnknownStream:
     """The error for a stream that does not exist."""
     hint = near_names(name, known, "streams")
     return UnknownStream(f"there is no stream {name!r}: {hint} A Publisher makes a missing stream unless create=False")
+
+
+def check_later(catalog: Catalog, name: str, uuid: str | None) -> None:
+    """Whether records that waited for a stream in the one of this `uuid` may come to it; None: they did not wait.
+
+    Raises:
+        UnknownStream: that one was destroyed, and the stream with it. What has its name now is another one.
+    """
+    waited = later_stream(name)
+    known = catalog.streams.get(waited)
+    if uuid is not None and waited not in catalog.errors and (known is None or known.uuid != uuid):
+        raise UnknownStream(f"stream {waited!r} was destroyed, and its records with it")

@@ -16,7 +16,7 @@ from dq.broker.interval_sync import IntervalSync
 from dq.broker.life import ExitCode, Life, Setup, prepare
 from dq.broker.notices import Notices
 from dq.broker.once import Once
-from dq.broker.opened import describe, figures, unknown_stream
+from dq.broker.opened import check_later, describe, figures, unknown_stream
 from dq.broker.readers import Readers
 from dq.broker.staged import Noted, Staged, check_size, refusal
 from dq.broker.stream_changes import Holder, StreamChanges
@@ -262,6 +262,7 @@ class PublisherBroker:
 
     def _store_of_neighbour(self, event: Event) -> None:
         """What the consumer broker has written: dead letters, and records whose time has come."""
+        check_later(self._catalog, event["stream"], event.get("uuid"))
         stream = self._open(event["stream"], create=base_stream(event["stream"]) is not None, wish={})
         bucket, count, about = event.get("bucket", 0), event.get("count", 1), event.get("about")
         if bucket >= len(stream.writers):

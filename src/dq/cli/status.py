@@ -66,6 +66,9 @@ def _show(status: dict[str, Any]) -> None:
     )
     for name, why in closed.items():
         line(f"closed   {one_line(name)}: {one_line(why)}")
+    for name, later in consumed.get("later", {}).items():
+        if later["why"]:
+            line(f"held up  {one_line(name)}: {number(later['waiting'])} delayed records wait: {one_line(later['why'])}")
 
 
 def _told(broker: dict[str, Any]) -> str:

@@ -171,7 +171,7 @@ _FORMS: Final[dict[tuple[EventType, EventOwner], tuple[dict[str, _Kinds], dict[s
     ),
     (_T.WRITE, _O.CONSUMER_BROKER): (
         {"stream": _TEXT, "publisher": _TEXT, "sequence": _WHOLE},
-        {"again": _FLAG, "topics": _LIST, "bucket": _WHOLE, "count": _WHOLE, "about": _DICT},
+        {"again": _FLAG, "topics": _LIST, "bucket": _WHOLE, "count": _WHOLE, "about": _DICT, "uuid": _TEXT},
     ),
     (_T.WRITE, _O.LISTENER): ({"number": _WHOLE, "channel": _TEXT}, {"topic": _TEXT, "mode": _TEXT}),
     (_T.READ, _O.CONSUMER): ({"credit": _WHOLE}, {"number": _WHOLE, "now": _FLAG}),

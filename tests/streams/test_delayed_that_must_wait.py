@@ -1,0 +1,120 @@
+"""Delayed records whose stream is missing, damaged, full or made anew: they wait, say why, and cost nobody else anything."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import pytest
+from full_backends import FullBackend
+
+from dq import BrokerManager, Consumer
+from dq.cli.commands import run
+from dq.core.buckets import bucket_of
+from stage import until
+
+
+def taken(broker: BrokerManager, stream: str, count: int) -> list:
+    """The payloads of so many records, and of one more if it comes at once."""
+    payloads = []
+    with Consumer(broker, stream, sink=f"{stream}-sink", idle_timeout=10) as consumer:
+        for task in consumer:
+            payloads.append(task.payload)
+            task.ack()
+            if len(payloads) == count:
+                break
+        consumer.flush(5)
+    with Consumer(broker, stream, sink=f"{stream}-sink", idle_timeout=0.1) as consumer:
+        return payloads + [(task.payload, task.ack())[0] for task in consumer]
+
+
+def later(broker: BrokerManager, stream: str) -> dict:
+    return broker.stats()["consumer_broker"].get("later", {}).get(stream, {})
+
+
+def status(broker: BrokerManager) -> str:
+    with redirect_stdout(io.StringIO()) as said:
+        run(["status", "-d", str(broker.root)], "dq")
+    return said.getvalue()
+
+
+def test_a_stream_that_is_missing_and_one_that_is_damaged(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    root, kept = tmp_path / "q", tmp_path / "kept"
+    with BrokerManager(root) as broker:
+        for stream in ("missing", "damaged", "well"):
+            broker.publish(stream, "first")
+            broker.publish(stream, "delayed", delay=0.3)
+            broker.publish(stream, "much later", delay=0.6)
+    (root / "streams" / "missing").rename(kept)
+    segment = next((root / "streams" / "damaged" / "0").glob("*.jsonl"))
+    whole = segment.read_bytes()
+    segment.write_bytes(whole[:-30] + b"?" * 30)
+    (root / "streams" / "clean.json").unlink(missing_ok=True)
+    with BrokerManager(root) as broker:
+        assert taken(broker, "well", 3) == ["first", "delayed", "much later"]
+        until(lambda: "is missing" in later(broker, "missing").get("why", ""), what="it says that its stream is missing")
+        until(lambda: segment.name in later(broker, "damaged").get("why", ""), what="it says what is damaged")
+        told = status(broker)
+        assert "missing: 2 delayed records wait: stream 'missing' is missing" in told
+        assert "damaged: 2 delayed records wait: " in told
+        segment.write_bytes(whole)  # mended, and found by itself
+        assert taken(broker, "damaged", 3) == ["first", "delayed", "much later"]
+        until(lambda: later(broker, "damaged")["why"] == "", what="it goes on")
+        broker.publish("missing", "made anew")
+        assert sorted(taken(broker, "missing", 3)) == ["delayed", "made anew", "much later"]
+        assert later(broker, "missing")["why"] == ""
+        assert (later(broker, "missing")["waiting"], later(broker, "damaged")["waiting"]) == (0, 0)
+        assert broker.stats()["consumer_broker"]["restarts"] == 0
+    said = capfd.readouterr().err
+    assert "the delayed records of missing wait: stream 'missing' is missing" in said
+    assert "records of damaged-later whose time has come wait: " in said
+    assert said.count("go on") == 2
+    shutil.rmtree(kept)
+
+
+@pytest.mark.parametrize("error", ["QueueFull", "DiskFull"])
+def test_a_stream_that_is_full(broker: BrokerManager, name: str, error: str, tmp_path: Path) -> None:
+    """Its other buckets and other streams go on; there is room, and all of it comes, once and in order."""
+    full = tmp_path / "full"
+    broker.stream(name, buckets=2, backend=FullBackend, backend_options={"full": str(full)})
+    broker.stream(f"{name}-other")
+    zero, one = (next(key for key in "abcdefgh" if bucket_of(key, 2) == bucket) for bucket in (0, 1))
+    full.write_text(error)
+    for turn in range(3):  # more than one batch is under way
+        for key in (zero, one):
+            broker.publish(name, f"{key}{turn}", key=key, delay=0.1 + turn * 0.15)
+        broker.publish(f"{name}-other", turn, delay=0.1)
+    assert taken(broker, f"{name}-other", 3) == [0, 1, 2]
+    assert taken(broker, name, 3) == [f"{one}{turn}" for turn in range(3)]
+    why = "it is full" if error == "QueueFull" else "there is no room"
+    assert later(broker, name)["why"] == why
+    broker.publish(name, "more", key=one, delay=0.1)
+    assert taken(broker, name, 1) == ["more"]
+    assert later(broker, name)["why"] == why, "what another bucket takes changes nothing for this one"
+    assert f"{name}: 3 delayed records wait: {why}" in status(broker)
+    full.unlink()
+    assert taken(broker, name, 3) == [f"{zero}{turn}" for turn in range(3)]
+    assert later(broker, name)["why"] == ""
+    assert later(broker, name)["waiting"] == 0
+
+
+def test_a_stream_that_is_destroyed_while_its_records_are_on_their_way_and_made_anew(
+    broker: BrokerManager, name: str, tmp_path: Path
+) -> None:
+    """What waited for it went with it; what waits for the new one comes."""
+    full = tmp_path / "full"
+    settings = {"buckets": 2, "backend": FullBackend, "backend_options": {"full": str(full)}}
+    stream = broker.stream(name, **settings)
+    full.write_text("QueueFull")
+    for key in "abcdefgh":
+        broker.publish(name, "old", key=key, delay=0.05)
+    broker.publish(name, "old", delay=0.6)
+    until(lambda: later(broker, name).get("under_way"), what="they are on their way")
+    stream.destroy()
+    full.unlink()
+    broker.stream(name, buckets=1)
+    broker.publish(name, "new", delay=1.2)  # after a resend of what was under way
+    assert taken(broker, name, 1) == ["new"]
+    assert later(broker, name)["moved"] == 1

@@ -41,6 +41,11 @@ class InOrder(Generic[Lane]):
         """All are due again: the other broker is a new one, or did not take one of them."""
         self._sent.clear()
 
+    def begin_lane(self, lane: Lane) -> None:
+        """As `anew`, for one lane."""
+        self._from.pop(lane, None)
+        self._sent.pop(lane, None)
+
     def anew(self) -> None:
         """Their publisher has another name now, of whom nothing is stored."""
         self._from.clear()

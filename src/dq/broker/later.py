@@ -129,7 +129,7 @@ class LaterRun:
 
     def stored(self, event: Event) -> None:
         """A batch is stored."""
-        if event["publisher"] == self._publisher:
+        if event["publisher"] == self._publisher(event["bucket"]):
             self.core.stored(event["bucket"], event["sequence"])
             self._refusing.discard(event["bucket"])
             if self.why and not self._refusing:
@@ -138,9 +138,16 @@ class LaterRun:
 
     def refused(self, event: Event) -> None:
         """A batch was not taken: its stream is missing, full, closed. It is tried again."""
-        if event["publisher"] == self._publisher:
+        if event["publisher"] == self._publisher(event["bucket"]):
+            behind = event["error"] == SequenceError.__name__
+            if behind and self.core.gap(event["bucket"], event["sequence"]):
+                log.warning(
+                    "stream %s lost its end, and with it delayed records that had come to it", self.base, extra=self._about
+                )
+                self._order.begin_lane(event["bucket"])
+                return
             self._refusing.add(event["bucket"])
-            follows = event["error"] == SequenceError.__name__ and self.why  # the one before it was not taken, for that reason
+            follows = behind and self.why  # the one before it was not taken, for that reason
             if self.why != event["message"] and not follows:
                 self.why, self.told = event["message"], words_told(event["error"], event["message"])
                 log.warning("records of %s whose time has come wait: %s", self.stream, self.told, extra=self._about)
@@ -278,9 +285,8 @@ class LaterRun:
             due += [move for move in moves if move.number in numbers]
         return due
 
-    @property
-    def _publisher(self) -> str:
-        return f"{self.name}:{self.core.uuid[:8]}.{self.core.making}"
+    def _publisher(self, bucket: int) -> str:
+        return f"{self.name}:{self.core.uuid[:8]}.{self.core.making_of(bucket)}"
 
     def _writes(self, reader: StorageReader, moves: Sequence[Move]) -> list[Event]:
         events: list[Event] = []
@@ -300,7 +306,7 @@ class LaterRun:
                 break
             address = address_of(batch[0].fields, target.settings.buckets, target.settings.priorities, batch[0].offset)
             fields = {
-                "stream": self.base, "publisher": self._publisher, "sequence": move.number, "uuid": self.core.uuid,
+                "stream": self.base, "publisher": self._publisher(move.bucket), "sequence": move.number, "uuid": self.core.uuid,
                 **batch_fields(batch, (move.bucket, *address[1:])),
             }  # fmt: skip
             body = b"".join(line_with_origin(each, self.stream) for each in batch)

@@ -7,6 +7,7 @@ Pure, as a sink's core: it takes `now`, and notes each decision before anybody h
     {"moved":17,"bucket":2}                                it is stored there
     {"gone":[[20,30]]}                                     taken out or trimmed before their time: they never come
     {"void":17,"bucket":2}                                 its records cannot be read any more; numbers begin anew
+    {"anew":2}                                             bucket 2 lost batches that were stored; numbers begin anew for it
     {"cut":900,"epoch":2}                                  the log lost what was from 900 on
     {"epoch":2}                                            the log was opened anew after an unclean stop
     {"snapshot":1, "later":"emails-later","uuid":"5c1e","epoch":1,"making":0,"floor":5,"settled":"<base64>",
@@ -48,7 +49,7 @@ class Later:
     Attributes:
         stream: the one in which they wait.
         uuid, epoch: which one of that name, and how often it was opened after an unclean stop.
-        making: how often numbers began anew.
+        making: how often numbers began anew, for all buckets.
         next: the first record that has not been looked at since this began to live.
         moved: how many records have come to their stream.
         gone: how many never will: removed, trimmed or lost.
@@ -60,6 +61,7 @@ class Later:
         self._settled = OffsetBits()
         self._schedule = Schedule()
         self._numbers: dict[int, int] = {}
+        self._anew: dict[int, int] = {}
         self._moves: dict[tuple[int, int], Move] = {}
         self._moving: set[int] = set()
         self._notes: list[Note] = []
@@ -75,8 +77,9 @@ class Later:
         """A line that rebuilds the whole state and makes all earlier ones void."""
         moves = [[move.bucket, move.number, list(move.offsets)] for move in self._moves.values()]
         state = {"snapshot": 1, "later": self.stream, "uuid": self.uuid, "epoch": self.epoch, "making": self.making}
+        anew = {"anew": sorted(self._anew.items())} if self._anew else {}
         kept = {"floor": self.floor, "settled": self._settled.encode(), "numbers": sorted(self._numbers.items())}
-        return [_line({**state, **kept, "moves": moves, "moved": self.moved, "gone": self.gone})]
+        return [_line({**state, **kept, "moves": moves, "moved": self.moved, "gone": self.gone, **anew})]
 
     def replay(self, note: Any) -> None:
         """Does again what a note says. All of them, in order, before anything else.
@@ -142,7 +145,7 @@ class Later:
         """It is one that was not known: nothing of what was known of an earlier one of its name counts."""
         self.uuid, self.epoch, self.making, self.next = uuid, epoch, 0, 0
         self._settled, self._schedule = OffsetBits(), Schedule()
-        self._numbers, self._moves, self._moving = {}, {}, set()
+        self._numbers, self._moves, self._moving, self._anew = {}, {}, set(), {}
         self._notes.append({"later": self.stream, "uuid": uuid, "epoch": epoch})
 
     def begin_epoch(self, epoch: int, end: int | None = None) -> int:
@@ -229,6 +232,20 @@ class Later:
         self.making += 1
         self._notes.append({"void": number, "bucket": bucket})
 
+    def making_of(self, bucket: int) -> str:
+        """What tells batches for a bucket from those whose numbers they have, from before those began anew."""
+        return f"{self.making}.{self._anew[bucket]}" if bucket in self._anew else str(self.making)
+
+    def gap(self, bucket: int, number: int) -> bool:
+        """A bucket expects an earlier batch than this one. Where this is the first that is under way, those before it were
+        stored and are lost, as the stream's durability allows: nothing of what is under way is stored, and it goes on as
+        batches of a new making. Returns whether it does."""
+        if number != min((move.number for move in self._moves.values() if move.bucket == bucket), default=None):
+            return False
+        self._anew[bucket] = self._anew.get(bucket, 0) + 1
+        self._notes.append({"anew": bucket})
+        return True
+
     def _forget(self, move: Move) -> None:
         del self._moves[move.bucket, move.number]
         self._moving.difference_update(move.offsets)
@@ -262,6 +279,10 @@ class Later:
     def _replay_void(self, note: Note) -> None:
         self.void(count_of(note, "bucket"), count_of(note, "void"))
 
+    def _replay_anew(self, note: Note) -> None:
+        bucket = count_of(note, "anew")
+        self._anew[bucket] = self._anew.get(bucket, 0) + 1
+
     def _replay_cut(self, note: Note) -> None:
         self.begin_epoch(count_of(note, "epoch"), count_of(note, "cut"))
 
@@ -274,6 +295,7 @@ class Later:
         self._settled = OffsetBits.decode(count_of(note, "floor"), as_text(note["settled"]))
         for bucket, number, offsets in note["moves"]:
             self._enter(Move(as_count(bucket), as_count(number), self._free(offsets)))
+        self._anew = {as_count(bucket): as_count(times) for bucket, times in note.get("anew", ())}
         self._numbers |= {as_count(bucket): as_count(number) for bucket, number in note["numbers"]}
 
 
@@ -283,6 +305,7 @@ _KINDS: dict[str, Callable[[Later, Note], None]] = {
     "moved": Later._replay_moved,
     "gone": Later._replay_gone,
     "void": Later._replay_void,
+    "anew": Later._replay_anew,
     "cut": Later._replay_cut,
     "epoch": Later._replay_epoch,
     "snapshot": Later._replay_snapshot,

@@ -156,5 +156,7 @@ class DeadLetters:
             "error": intent.error.partition("\n")[0][:ERROR_CHARS_MAX],
         }
         kept = {name: value for name, value in fields.items() if name not in ("at", "due", "from", *own)}
-        begin = {"at": fields.get("at", self._clock.wall()), "due": intent.due}
+        wall, at = self._clock.wall(), fields.get("at")
+        # What waits waits no longer than from `at` to `due`: where the clock was set back since, that would be not at all.
+        begin = {"at": min(at, wall) if isinstance(at, int | float) else wall, "due": intent.due}
         return orjson.dumps({**begin, **own, "bucket": intent.bucket, **kept}, option=orjson.OPT_APPEND_NEWLINE)

@@ -17,6 +17,7 @@ from dq.model.names import LATER_SUFFIX, later_stream
 from dq.model.told import about, words_of
 
 log = logging.getLogger("dq")
+_TRY_SECONDS = 1.0
 
 
 class Laters:
@@ -31,6 +32,8 @@ class Laters:
         self._runs: dict[str, LaterRun] = {}
         self._stale: dict[LaterRun, None] = {}
         self.closed: dict[str, DqError] = {}
+        self._untold: dict[str, tuple[End, str, int]] = {}  # how far streams are committed that are closed
+        self._again_at = 0.0
 
     def __iter__(self) -> Iterator[LaterRun]:
         return iter(self._runs.values())
@@ -76,7 +79,11 @@ class Laters:
             return
         run = self._runs.get(stream) or (self._open(stream) if end.offset or stream in self.closed else None)
         if run is None:
+            if stream in self.closed:  # nobody says it again: it is tried again without a word
+                self._untold[stream] = end, uuid, epoch
+                self._again_at = self._life.clock.monotonic() + _TRY_SECONDS
             return
+        self._untold.pop(stream, None)
         self._stale[run] = None
         try:
             run.committed(end, uuid, epoch)
@@ -93,6 +100,7 @@ class Laters:
 
     def destroyed(self, stream: str) -> None:
         """A stream was destroyed, and what waited in it with it."""
+        self._untold.pop(stream, None)
         run = self._runs.pop(stream, None)
         if run is not None:
             self._stale.pop(run, None)
@@ -134,10 +142,15 @@ class Laters:
         if self._stale:
             return 0.0
         moments = [due for run in self if (due := run.due()) is not None]
+        if self._untold:
+            moments.append(self._again_at)
         return min(moments, default=None)
 
     def turn(self, now: float) -> list[tuple[LaterRun, list[Event]]]:
         """What is to be sent now. Raises DiskFull, LogError: a log cannot be written."""
+        if self._untold and self._again_at <= now:
+            for stream, word in list(self._untold.items()):
+                self.committed(stream, *word)
         if not self._runs:
             return []
         stale, self._stale = self._stale, {}

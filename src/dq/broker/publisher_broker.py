@@ -18,6 +18,7 @@ from dq.broker.notices import Notices
 from dq.broker.once import Once
 from dq.broker.opened import check_later, describe, figures, unknown_stream
 from dq.broker.readers import Readers
+from dq.broker.reopening import Reopening
 from dq.broker.staged import Noted, Staged, check_size, refusal
 from dq.broker.stream_changes import Holder, StreamChanges
 from dq.broker.trimming import Trimming
@@ -67,6 +68,7 @@ class PublisherBroker:
         self._once = Once(life, self._catalog, self._stage, self._join, self._refuse_once)
         self._hints: dict[Shard, End] = {}
         self._commits = Commits(life.clock)
+        self._reopening = Reopening(life, self._catalog, self._opened)
 
     # --- life ------------------------------------------------------------------------------------------------------
 
@@ -86,7 +88,8 @@ class PublisherBroker:
     def wait_seconds(self) -> float | None:
         if self._staged or self._once.loading:
             return 0.0
-        moments = [moment for moment in (self._trimming.due, self._interval.due) if moment is not None]
+        dues = (self._trimming.due, self._interval.due, self._reopening.due)
+        moments = [moment for moment in dues if moment is not None]
         return max(min(moments) - self._life.clock.monotonic(), 0.0) if moments else None
 
     def stop(self) -> None:
@@ -283,6 +286,7 @@ class PublisherBroker:
         self._readers.tell()
         self._desk.flush()
         self._interval.run_due()
+        self._reopening.run_due()
         for name in self._trimming.run_due():
             self._destroy_old(name)
         if self._hints_wanted or self._later_grew or self._notices.urgent:

@@ -130,7 +130,7 @@ class ConsumerBroker:
             if isinstance(error, SyncFailed):  # the next broker finds out what the disk has, and does it then
                 self._life.fail(error)
                 return
-            self._life.tell(nack(_OWNER, error, request=request))
+            self._life.tell(nack(_OWNER, self._sinks.explained(error, event), request=request))
             return
         self._life.tell(Event(EventType.ACK, _OWNER, {"request": request, "result": result}))
 
@@ -185,7 +185,7 @@ class ConsumerBroker:
             desk.refuse(pipe, consumer, BrokerLost(str(error)))
             return
         except DqError as error:
-            desk.refuse(pipe, consumer, error)
+            desk.refuse(pipe, consumer, self._sinks.explained(error, event))
             return
         client = ConsumerClient(pipe, consumer, event["pid"], run)
         desk.admit(client)

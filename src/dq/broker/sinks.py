@@ -12,12 +12,13 @@ from dq.broker.opened import check_pushable, undescribe
 from dq.broker.sink_run import SinkRun
 from dq.broker.sink_shards import Shard
 from dq.core.ranges import Range
-from dq.errors import BrokerLost, DiskFull, DqError, LogError, UnknownSink
+from dq.errors import BrokerLost, Damaged, DiskFull, DqError, LogError, UnknownSink
 from dq.log.backend import End
 from dq.log.files import mapped
 from dq.log.layout import Layout
 from dq.log.sink_file import SinkFile, destroy_sink, finish_destroying, make_sink, read_sink
 from dq.log.stream_file import read_stream
+from dq.model.event import Event
 from dq.model.names import near_names
 from dq.model.settings import SinkSettings
 from dq.model.start import parse_start
@@ -135,6 +136,20 @@ class Sinks:
             raise
 
     # --- their streams -----------------------------------------------------------------------------------------------
+
+    def explained(self, error: DqError, event: Event) -> DqError:
+        """What keeps from doing what an event asks; one that rests on a stream as it was tells nothing of what is there now."""
+        for opened in event.get("opened", ()) if isinstance(error, Damaged) else ():
+            try:
+                now = read_stream(self._life.files, self._life.root, opened["stream"])
+                current = (now.uuid, now.epoch) == (opened["uuid"], opened["epoch"])
+            except FileNotFoundError:
+                current = False
+            except (LogError, OSError):
+                current = True
+            if not current:
+                return BrokerLost(f"stream {opened['stream']!r} was destroyed or opened anew meanwhile; connect again")
+        return error
 
     def put_over(self, run: SinkRun, opened: dict[str, Any], start: str | None = None) -> bool:
         """Puts a sink over a stream that the publisher broker has opened. Returns whether it is new to the sink.

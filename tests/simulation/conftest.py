@@ -9,6 +9,7 @@ pytest.register_assert_rewrite(
     "sim_clients",
     "sim_consumer",
     "sim_checker",
+    "sim_delays",
     "sim_changes",
     "sim_reader",
     "sim_world",

@@ -13,6 +13,7 @@ from dq.broker.trimming import share_of
 from dq.errors import DqError, by_name
 from dq.log.stream_file import read_stream
 from dq.model.event import Event, EventType
+from dq.model.names import later_stream
 
 if TYPE_CHECKING:
     from sim_world import World
@@ -51,8 +52,8 @@ class Changes:
 
     def manager_gone(self) -> None:
         """Nobody answers any more what was asked."""
-        while self._open:
-            self._open.pop()(None)
+        for answered in list(self._open):
+            answered(None)
 
     def _ask(self, kind: str, name: str, what: str, then: Then, **fields: Any) -> None:
         self._checker.counts[f"{kind}: {what}"] += 1
@@ -67,9 +68,9 @@ class Changes:
         self._open.append(answered)
         self._manager.change(kind, {"name": name, "what": what, **fields}, answered)
 
-    def _is_no_wonder(self, error: str) -> bool:
-        """A stream that is destroyed meanwhile looks as if its files had been lost."""
-        return error in _NO_WONDER or (error == "Damaged" and any(self._checker.given_up.changing.values()))
+    @staticmethod
+    def _is_no_wonder(error: str) -> bool:
+        return error in _NO_WONDER
 
     def _in_the_end(self, kind: str, name: str, what: str, then: Callable[[], None], **fields: Any) -> None:
         """As `_ask`, until it is done."""
@@ -231,13 +232,28 @@ class Changes:
         ids = [f"{place.stream}/{place.bucket}/{place.offset}" for place in chosen]
         self._ask("stream", stream, "remove", lambda _: self._removed(chosen), ids=[*ids, f"{stream}/0/999999"])
 
+    def give_up_delayed(self, stream: str) -> None:
+        """Some of what waits for a stream, or most of it, is never to come."""
+        chance, later, delays = self._world.chance, later_stream(stream), self._checker.delays
+        waiting = delays.waiting_in(later)
+        if not waiting:
+            return
+        self._checker.counts["delayed records given up"] += 1
+        if chance.random() < 0.5:
+            delays.trimmed(later)
+            self._ask("stream", later, "trim", lambda _: None, wish={"max_records": 2})
+            return
+        chosen = chance.sample(waiting, min(len(waiting), 3))
+        delays.given_up([number for _, number in chosen])
+        self._ask("stream", later, "remove", lambda _: None, ids=[f"{later}/0/{offset}" for offset, _ in chosen])
+
     def _removed(self, places: list[Place]) -> None:
         self._checker.counts["records removed"] += len(places)
 
     def destroy_stream(self, stream: str) -> None:
         """And makes it anew."""
         done, before = self._changing(stream), self._uuid(stream)
-        for client in [client for client in self._world.publishers if client.stream == stream]:
+        for client in [client for client in self._world.publishers if stream in (client.stream, client.base)]:
             client.die()
         self._checker.counts["streams destroyed"] += 1
 
@@ -250,6 +266,7 @@ class Changes:
                 done()
                 return
             done()
+            self._checker.delays.maybe_destroyed(stream)
             self._checker.unchanged(
                 stream, [self._end(stream, bucket) for bucket in range(self._world.streams[stream]["buckets"])]
             )

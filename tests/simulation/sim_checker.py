@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import orjson
 from log_rig import read_all
+from sim_delays import Delays, is_later_log
 from sim_files import MemoryFiles
 from sim_life import LAYOUT, SMALL
 
@@ -19,6 +20,7 @@ from dq.errors import DiskFull, DqError, OutcomeUnknown, SequenceError, StreamRe
 from dq.log.catalog import OpenStream
 from dq.log.reader import BucketReader
 from dq.model.event import Event
+from dq.model.names import LATER_SUFFIX
 
 _LEASE = (b'{"lease":', b'{"deliver":')
 _CUT = b'{"cut":'
@@ -143,7 +145,9 @@ class Checker:
         self._flushed: dict[tuple[str, int], int] = defaultdict(int)
         self._may_lose: set[tuple[str, int]] = set()
         self._gone: set[int] = set()
+        self._passed: dict[Place, str] = {}  # unknown records that a reader passed over
         self.letters: Counter[tuple[str, str, int]] = Counter()
+        self.delays = Delays(self, BrokenPromise)
         self._letters_unread: set[str] = set()  # streams whose dead letters cannot be read now
 
     # --- publishers ------------------------------------------------------------------------------------------------
@@ -155,8 +159,27 @@ class Checker:
         self._lines[number], self._publisher_of[number], self._batch_of[number] = line, publisher, draft
         self._batches.setdefault(draft, []).append(number)
 
+    def copied(self, number: int, topic: str | None, stream: str) -> None:
+        """A record is tried again much later, as one of its own."""
+        self.topics[number], self._stream_of[number] = topic, stream
+
+    def came_again(self, number: int) -> None:
+        """A record that was lost with the end of its stream is moved there once more."""
+        self._gone.discard(number)
+
+    def line_of(self, number: int) -> bytes | None:
+        """The line of a record as it was published."""
+        return self._lines.get(number)
+
+    def stream_of(self, number: int) -> str:
+        """For which stream a record is."""
+        return self._stream_of[number]
+
     def receipt(self, number: int, place: Place, *, late: bool) -> None:
         """A publisher was told where its record is; `late`, by a broker that is not there any more."""
+        if place.stream.endswith(LATER_SUFFIX):
+            self.delays.receipt(number, place.stream, place.offset)
+            return
         self.counts["receipts"] += 1
         if late and self.durabilities[place.stream] != "sync":
             return  # its durability allows that it was lost before this word arrived
@@ -190,6 +213,9 @@ class Checker:
             raise BrokenPromise(f"a client was not let in: {error!r}")
 
     def _saw(self, place: Place, number: int) -> None:
+        reader = self._passed.pop(place, None)
+        if reader is not None and number not in self.delays.copies:
+            raise BrokenPromise(f"{reader} passed over {place}, which is record {number}")
         known = self._at.setdefault(place, number)
         if known != number:
             raise BrokenPromise(f"{place} was record {known} and is {number}")
@@ -211,7 +237,7 @@ class Checker:
         if self.given_up.changing[place.stream]:
             found.delivered.add(number)
             return
-        if not found.wants(self.topics.get(number)):
+        if not self._wants(sink, number):
             raise BrokenPromise(f"{place} with the topic {self.topics[number]} was delivered to {sink}")
         if not self._is_shaky(place.stream):
             self._saw(place, number)
@@ -240,7 +266,10 @@ class Checker:
 
     def wrote(self, path: Path, content: bytes) -> None:
         """Notes go to the log of a sink before anything is sent: what is leased again shows here first."""
-        if path.parent.parent != LAYOUT.sinks or path.suffix != ".jsonl":
+        if path.suffix != ".jsonl" or is_later_log(path):
+            return
+        if path.parent.parent != LAYOUT.sinks:
+            self.delays.wrote(path, content)
             return
         found = self.sinks[path.parent.name]
         for line in content.split(b"\n"):
@@ -285,7 +314,7 @@ class Checker:
         return True
 
     def flushed(self, path: Path) -> None:
-        if path.suffix != ".jsonl":
+        if path.suffix != ".jsonl" or is_later_log(path):
             return
         if path.parent.parent == LAYOUT.sinks:
             if not self.sinks[path.parent.name].may_lose:
@@ -300,6 +329,8 @@ class Checker:
     def flush_failed(self, path: Path) -> None:
         """What was not flushed before may be lost from now on: a flush that returns well after this one says nothing of it."""
         self.counts["failed flushes"] += 1
+        if is_later_log(path):
+            return
         if path.parent.parent == LAYOUT.sinks:
             self.sinks[path.parent.name].may_lose = True
             self.sinks[path.parent.name].age += 1
@@ -326,10 +357,11 @@ class Checker:
 
     def moved(self, name: str, next_lease: int | None) -> None:
         """A sink stands somewhere else, or is another one."""
-        self.sinks[name].begin_anew(next_lease, self._lines)
+        self.sinks[name].begin_anew(next_lease, [*self._lines, *self.delays.copies])
 
     def destroyed(self, stream: str) -> None:
         """A stream is no more, and another one will have its name."""
+        self.delays.destroyed(stream)
         for number in [number for number, name in self._stream_of.items() if name == stream]:
             self._gone.add(number)
             self._receipts.pop(number, None)
@@ -344,6 +376,7 @@ class Checker:
             sink.confirmed = {place for place in sink.confirmed if place.stream != stream}
             sink.volatile &= sink.confirmed
             sink.noted = {place: lease for place, lease in sink.noted.items() if place.stream != stream}
+        self._passed = {place: reader for place, reader in self._passed.items() if place.stream != stream}
         self.given_up.forget(stream)
 
     def where(self, number: int) -> Place | None:
@@ -365,7 +398,12 @@ class Checker:
         if place.offset <= before:
             raise BrokenPromise(f"{reader} read {place} after offset {before}")
         between = [Place(place.stream, place.bucket, offset) for offset in range(before + 1, place.offset)]
-        if not missed and (passed := [each for each in between if not self.given_up.has(each)]):
+        # Readers do not see what is for one sink alone. Which record stood there may not be known yet.
+        passed = [each for each in between if not self.given_up.has(each) and self._at.get(each) not in self.delays.copies]
+        if self.durabilities[place.stream] == "sync":
+            self._passed |= {each: reader for each in passed if each not in self._at and not missed}
+        passed = [each for each in passed if each in self._at]
+        if not missed and passed:
             raise BrokenPromise(f"{reader} read {place} after offset {before}, and passed over {passed}")
 
     # --- a broker has started --------------------------------------------------------------------------------------
@@ -449,9 +487,12 @@ class Checker:
                 reader = BucketReader(disk, LAYOUT.bucket(name, bucket), SMALL)
                 reader.advance(end)
                 lines = read_all(reader, first, end.offset).splitlines(keepends=True)
-                if self.given_up.changing[name]:
+                if self.given_up.changing[name.removesuffix(LATER_SUFFIX)]:
                     continue
-                if name in self.durabilities:
+                if name.endswith(LATER_SUFFIX):
+                    self.delays.check_receipts(name, end.offset)
+                    self.delays.check_log(name, first, lines)
+                elif name in self.durabilities:
                     firsts[name, bucket] = first
                     self._check_bucket(name, bucket, first, lines)
                 else:
@@ -462,10 +503,14 @@ class Checker:
         latest: dict[str, int] = {}
         present: Counter[Draft] = Counter()
         for offset, line in enumerate(lines, first):
-            number = orjson.loads(line)["payload"]["n"]
-            if self._lines.get(number) != line:
+            number = self.delays.number_of(orjson.loads(line), name)
+            delayed = number in self.delays
+            expected = self.delays.expected(number) if delayed else self._lines.get(number)
+            if expected != line and not (delayed and expected is None):
                 raise BrokenPromise(f"{name}/{bucket}/{offset} is not what was published: {line!r}")
             self._saw(Place(name, bucket, offset), number)
+            if delayed:
+                continue
             publisher = self._publisher_of[number]
             if number <= latest.get(publisher, 0):
                 raise BrokenPromise(f"{name}/{bucket}: {publisher} published {number} before {latest[publisher]}")
@@ -480,7 +525,8 @@ class Checker:
     def _check_letters(self, lines: list[bytes]) -> None:
         for line in lines:
             fields = orjson.loads(line)
-            headers, number = fields["headers"], fields["payload"]["n"] if fields.get("payload") else 0
+            headers = fields["headers"]
+            number = self.delays.number_of(fields, headers["dq-id"].split("/")[0]) if fields.get("payload") else 0
             self.letters[headers["dq-sink"], headers["dq-id"], number] += 1
         twice = [
             letter for letter, count in self.letters.items() if count > 1 and letter[2] not in self.sinks[letter[0]].excused
@@ -507,6 +553,7 @@ class Checker:
             place.stream not in self._letters_unread
             and self._at[place] not in self.sinks[name].decided
             and letter not in self.letters
+            and (name, letter[1], self._number_as_published(letter[2])) not in self.delays.copied
         ):
             raise BrokenPromise(f"{place} is trimmed, and {name} had not settled it")
 
@@ -515,7 +562,10 @@ class Checker:
         sink, number = self.sinks[name], self._at[place]
         if self.given_up.has(place) or sink.no_ack or sink.moving or number in sink.excused:
             return True
-        return not sink.wants(self.topics.get(number))
+        return not self._wants(name, number)
+
+    def _wants(self, name: str, number: int) -> bool:
+        return self.sinks[name].wants(self.topics.get(number)) and self.delays.is_for(number, name)
 
     # --- the end ---------------------------------------------------------------------------------------------------
 
@@ -533,7 +583,21 @@ class Checker:
                 if number not in self.sinks[name].delivered and letter not in self.letters:
                     raise BrokenPromise(f"{number} at {place} was never delivered to {name}")
                 self._check_over(name, place)
+        self.delays.check_end(self._where.__contains__, self._may_be_unseen)
         self.counts["dead letters"] += len(self.letters)
+
+    def _number_as_published(self, number: int) -> int | None:
+        return self.delays.copies[number].number if number in self.delays.copies else number
+
+    def _may_be_unseen(self, number: int) -> bool:
+        """Whether a record may have been stored and trimmed while nobody looked."""
+        stream = self._stream_of[number]
+        if stream in self.given_up.limited or any(shard[0] == stream for shard in self.given_up.below):
+            return True
+        if self.durabilities[stream] != "sync" and (self.counts["power cuts"] or self._is_shaky(stream)):
+            return True
+        sinks = [self.sinks[name] for name in self.over[stream] if self._wants(name, number)]
+        return all(sink.no_ack or number in sink.excused for sink in sinks)
 
     def check_refused(self) -> None:
         """What was refused for want of room is not stored. (Before a power cut, which may bring back what was taken back.)"""

@@ -15,12 +15,15 @@ from dq.client.link import error_of
 from dq.clock import FakeClock
 from dq.errors import BrokerLost, SequenceError
 from dq.model.event import Event, EventOwner, EventType, decode
+from dq.model.names import base_stream
 from dq.model.receipt import StoredRange
 from dq.model.record import encode
 from dq.transport.frames import Inbox, framed
 
 JOIN_SECONDS = 30.0
 TOPICS = (None, None, "mail.new", "mail.old", "log")
+DELAYS = (0.0, 0.02, 0.3, 2.0, 20.0, 90.0, 7_200.0)
+"""Seconds; the last is longer than a broker remembers publishers for."""
 
 
 class Stage:
@@ -147,7 +150,8 @@ class SimPublisher(SimClient):
     """A publisher with the real `Batcher`."""
 
     def __init__(self, stage: Stage, stream: str) -> None:
-        self.stream, self._settings = stream, stage.streams[stream]
+        self.base = base_stream(stream)
+        self.stream, self._settings = stream, {} if self.base else stage.streams[stream]
         self.batcher: Batcher | None = None
         self._numbers: dict[Draft, list[int]] = {}
         super().__init__(stage, stage.next_name("p"))
@@ -177,13 +181,17 @@ class SimPublisher(SimClient):
             number, key = self.stage.next_number(), chance.choice((None, None, "a", "b", "c"))
             payload = {"n": number, "pad": "x" * chance.choice((0, 10, 90, 400))}
             topic = chance.choice(TOPICS)
-            line = encode(payload, self.stage.clock.wall(), key, topic, "", None)
+            wall, times = self.stage.clock.wall(), dict[str, float]()
+            if self.base is not None:
+                times["due"] = wall + chance.choice(DELAYS)
+                self.stage.checker.delays.asked(number, times["due"])
+            line = encode(payload, wall, key, topic, "", None, times)
             with batcher.lock:
                 draft, place = batcher.add(line, key, topic, urgent=urgent, now=0.0)
             numbers = self._numbers.setdefault(draft, [])
             assert place == len(numbers)
             numbers.append(number)
-            self.stage.checker.asked(number, line, topic, self.id, self.stream, draft)
+            self.stage.checker.asked(number, line, topic, self.id, self.base or self.stream, draft)
         if chance.random() < 0.5:
             self.push_all()
 

@@ -150,7 +150,7 @@ class SimConsumer(SimClient):
 
     def _do(self, task: Task) -> None:
         checker, chance = self.stage.checker, self.stage.chance
-        number = self._numbers[task.lease.number, task.offset] = task.payload["n"]
+        number = self._numbers[task.lease.number, task.offset] = checker.delays.number_of(task._fields, task.stream)
         place = Place(task.stream, task.bucket, task.offset)
         checker.delivered(self.sink, place, number, task.attempt)
         if self._ordered:
@@ -164,7 +164,7 @@ class SimConsumer(SimClient):
         if act < 0.86:
             task.ack()
         elif act < 0.91:
-            task.retry(chance.choice((None, 0.0, 0.3, 3.0)), "it failed")
+            task.retry(chance.choice((None, 0.0, 0.3, 3.0, 3.0 if self._ordered else 70.0)), "it failed")
         elif act < 0.93:
             task.release()
         elif act < 0.95:

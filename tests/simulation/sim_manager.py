@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,17 +89,22 @@ class Broker:
     def _let_reopen(self, service: Any) -> None:
         """A log that is tried once more is read from the disk alone, so that an earlier flush that failed hides nothing."""
         place, method = (service._catalog, "reopen") if self.is_publishers else (service._sinks, "_open")
-        open_again = getattr(place, method)
+        setattr(place, method, partial(self._open_anew, getattr(place, method)))
+        if not self.is_publishers:
+            service._laters._open = partial(self._open_later_anew, service._laters._open)
 
-        def open_anew(name: str) -> Any:
-            if not self.ready:
-                return open_again(name)
+    def _open_later_anew(self, open_again: Callable[[str], Any], name: str) -> Any:
+        if name in self.service._laters.closed:
             self.life.files.new_life()
-            opened = open_again(name)
-            self.on_opened(self, name)
-            return opened
+        return open_again(name)
 
-        setattr(place, method, open_anew)
+    def _open_anew(self, open_again: Callable[[str], Any], name: str) -> Any:
+        if not self.ready:
+            return open_again(name)
+        self.life.files.new_life()
+        opened = open_again(name)
+        self.on_opened(self, name)
+        return opened
 
     # --- its loop --------------------------------------------------------------------------------------------------
 

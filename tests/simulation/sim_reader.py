@@ -11,7 +11,7 @@ from dq.client.bucket_cursor import Filter
 from dq.client.reader_core import ReaderCore
 from dq.client.reader_stream import Told
 from dq.core.matching import Matcher
-from dq.errors import DqError, LogError, RecordsTrimmed
+from dq.errors import Damaged, DqError, LogError, RecordsTrimmed
 from dq.log.reader import BucketReader
 from dq.model.event import Event, EventOwner, EventType
 from dq.model.settings import StreamSettings
@@ -109,12 +109,15 @@ class SimReader(SimClient):
             place = Place(record.stream, record.bucket, record.offset)
             missed = place.shard in self._missed
             self._missed.discard(place.shard)
-            checker.read(self.id, place, record.payload["n"], self.seen.get(place.shard), missed)
+            number = checker.delays.number_of(record._fields, record.stream)
+            checker.read(self.id, place, number, self.seen.get(place.shard), missed)
             self.seen[place.shard] = record.offset
 
     def _on_error(self, error: DqError) -> None:
         """Files may go from under it while it is not told yet; a real one tells its user, who tries again."""
         self.stage.checker.counts[f"reader {type(error).__name__}"] += 1
+        if isinstance(error, Damaged) and self.stage.checker.counts["streams destroyed"]:
+            self.die()  # a position of a stream that was made anew may not fit it; its user has to say where it goes on
 
     def again(self) -> SimReader:
         """The process ends, and another one goes on from its position."""

@@ -27,6 +27,7 @@ from dq.log.backend import JsonBackend
 from dq.log.bucket_log import BucketLog
 from dq.log.sink_log import SinkLog
 from dq.model.event import Event, EventType
+from dq.model.names import LATER_SUFFIX, later_stream
 
 _DRAIN_TURNS = 6_000
 _RETENTIONS: tuple[dict[str, Any], ...] = ({}, {}, {}, {"retention": "forever"}, {"retention": "limits", "max_records": 30})
@@ -48,6 +49,7 @@ class World:
     def __init__(self, seed: int) -> None:
         self.chance = chance = random.Random(seed)
         self.clock, self.wires, self.checker = FakeClock(), Wires(chance), Checker()
+        self.checker.delays.begin(self.clock)
         self.machine = Machine(chance, self.clock, self.wires, self.checker, DirectoryNode())
         self.machine.disk().add(ROOT, None)
         self.manager = SimManager(self.machine)
@@ -163,7 +165,8 @@ class World:
         if len(self.publishers) < self.chance.randint(1, 3):
             stream = self.chance.choice(list(self.streams))
             if stream not in self.changes.busy:
-                self.publishers.append(SimPublisher(self.stage, stream))
+                delayed = self.chance.random() < 0.25
+                self.publishers.append(SimPublisher(self.stage, later_stream(stream) if delayed else stream))
         else:
             self.chance.choice(self.publishers).publish(self.chance.choice((1, 1, 3, 8)))
 
@@ -238,6 +241,7 @@ class World:
 
     def jump_wall(self) -> None:
         self.clock.jump(self.chance.choice((-86_400.0, -5.0, 5.0, 600.0)))
+        self.checker.delays.wall_jumped()
 
     def change_sink(self) -> None:
         """A user wants something of a sink as a whole."""
@@ -258,7 +262,7 @@ class World:
         """A user wants something of a stream as a whole."""
         name, changes = self.chance.choice(list(self.streams)), self.changes
         if name not in changes.busy:
-            acts = (changes.trim, changes.remove, changes.remove, changes.destroy_stream)
+            acts = (changes.trim, changes.remove, changes.remove, changes.destroy_stream, changes.give_up_delayed)
             self.chance.choice(acts)(name)
 
     def read(self) -> None:
@@ -286,7 +290,10 @@ class World:
             self.spin()
             self.clock.advance(0.02)
             if turn % 10 == 0 and self.quiet():
-                break
+                waits = self.seconds_until_due()  # nothing of their stream is kept for those that wait: it is quiet
+                if waits is None:
+                    break
+                self.clock.advance(waits)
         else:
             raise Wedged(f"it does not come to its end: {self.state()}")
         catalog = self.manager.publisher_broker.service._catalog
@@ -324,6 +331,19 @@ class World:
         settled = [name for name in over_all if name in streams and streams[name].settings.retention == "settled"]
         kept = [writer.stats().segments for name in settled for writer in streams[name].writers]
         return max(kept, default=0) <= 1
+
+    def seconds_until_due(self) -> float | None:
+        """When the next delayed record is to come; None where none waits."""
+        publisher_broker, consumer_broker = (broker.service for broker in self.manager.brokers)
+        now = self.clock.monotonic()
+        moments = [now + 1.0 for name in publisher_broker._catalog.errors if name.endswith(LATER_SUFFIX)]
+        for name, stream in publisher_broker._catalog.streams.items():
+            run = consumer_broker._laters._runs.get(name)
+            end = stream.writers[0].end.offset
+            if name.endswith(LATER_SUFFIX) and end and (run is None or run.core.floor < end):
+                due = run.core.first_due() if run is not None else None
+                moments.append(now if due is None else due)
+        return max(min(moments) - now, 0.0) if moments else None
 
     def state(self) -> str:
         """For whoever has to find out why."""
@@ -370,8 +390,10 @@ def determined(seed: int, clock: FakeClock) -> Iterator[None]:
         mock.patch("dq.log.catalog.uuid4", side_effect=lambda: f"{drawn.getrandbits(128):032x}"),
         mock.patch("dq.log.sink_file.uuid4", side_effect=lambda: SimpleNamespace(hex=f"{drawn.getrandbits(128):032x}")),
         mock.patch("dq.broker.sink_sync.futures", SimThreads),
+        mock.patch("dq.model.settings._LATER_SEGMENT_BYTES", 4096),
         mock.patch("dq.log.catalog.backend_of", return_value=ByTheClock),
         mock.patch("dq.broker.sink_run.SinkLog", SimpleNamespace(open=partial(SinkLog.open, wall=clock.wall))),
+        mock.patch("dq.broker.later.SinkLog", SimpleNamespace(open=partial(SinkLog.open, wall=clock.wall))),
         mock.patch("dq.client.hand.time", time),
         mock.patch("dq.client.held_lease.time", time),
     ):

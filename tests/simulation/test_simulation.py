@@ -49,6 +49,9 @@ KINDS = (
     "sink: seek",
     "sink: remove_stream",
     "stream: trim",
+    "delayed",
+    "delayed records come",
+    "tried again much later",
 )
 """What a fair number of seeds must have met, or they show nothing."""
 HERE = Path(__file__).parent

@@ -13,7 +13,7 @@ import orjson
 
 from dq.cli.exits import Exit
 from dq.cli.options import as_json, directory, examples
-from dq.cli.output import one_line, styled
+from dq.cli.output import one_line, safe, styled
 from dq.client.watcher import PROCESSES, Seen, Watcher
 
 _SECONDS = 1.0
@@ -61,7 +61,7 @@ class _View:
             self._remark(f"{self._watcher.missed - self._missed:,} envelopes passed that are not shown: this reads too slowly")
             self._missed = self._watcher.missed
         for each in seen:
-            print(orjson.dumps(asdict(each)).decode() if self._as_json else self._line(each))
+            print(safe(orjson.dumps(asdict(each)).decode()) if self._as_json else self._line(each))
         self.shown += len(seen)
         sys.stdout.flush()
 

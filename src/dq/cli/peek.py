@@ -20,8 +20,9 @@ from dq.cli.output import json_line, number, remark, seconds, table
 from dq.cli.records import FORMAT_HELP, Printer, by_format, fields_of, for_people
 from dq.cli.tail import kept, newest_of
 from dq.client.broker import Broker
+from dq.client.place import is_data_directory
 from dq.client.reader import Reader
-from dq.errors import BrokerError, DqError
+from dq.errors import BrokerError, DqError, UnknownStream
 from dq.history import Ahead, Standing, ahead
 from dq.model.names import LATER_SUFFIX
 from dq.model.record import Record
@@ -68,6 +69,8 @@ def command(
         raise click.UsageError("name one sink or one stream")
     if form is not None and as_json:
         raise click.UsageError("choose one of --json and --format")
+    if not is_data_directory(root):
+        raise UnknownStream(f"{root} is no data directory: name the one you mean, as by --data or DQ_DIR")
     sink, stream = sink_or_stream(on_disk(root, "sinks"), on_disk(root, "streams"), name, sink, stream)
     show = None if form is None else by_format(form)
     if sink is None:

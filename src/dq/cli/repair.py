@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from dataclasses import asdict
 
 import click
 
 from dq.cli.exits import Exit
 from dq.cli.options import as_json, examples
-from dq.cli.output import json_line
+from dq.cli.output import json_line, safe
 from dq.mend import repair as mend
 from dq.mend.repair import Repair
-from dq.mend.salvage import salvage
+from dq.mend.salvage import Salvage, salvage
 
 _POSITION_MAX = (1 << 62) - 1
 
@@ -75,8 +76,7 @@ def _tell(done: Repair) -> None:
 
 def _salvage(log: str, target: str, *, as_json: bool) -> int:
     if target == "-":
-        saved = salvage(log, sys.stdout.buffer)
-        sys.stdout.flush()
+        saved = _salvage_to_output(log)
     else:
         with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
             saved = salvage(log, out)
@@ -88,3 +88,17 @@ def _salvage(log: str, target: str, *, as_json: bool) -> int:
         file=sys.stderr,
     )
     return Exit.WELL
+
+
+def _salvage_to_output(log: str) -> Salvage:
+    """To a pipe as it is; to a terminal so that no record steers it."""
+    if not sys.stdout.isatty():
+        saved = salvage(log, sys.stdout.buffer)
+    else:
+        with tempfile.TemporaryFile() as out:
+            saved = salvage(log, out)
+            out.seek(0)
+            for each in out:
+                sys.stdout.write(safe(each.decode("utf-8", "backslashreplace")))
+    sys.stdout.flush()
+    return saved

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +12,9 @@ import every_command as every
 import pytest
 from mounts import run as run_program
 from mounts import tmpfs
+
+from dq import BrokerManager
+from stage import until
 
 WITHOUT_BROKER = dict.fromkeys(("config", "tail", "peek", "log stats", "explain", "at", "export", "verify", "repair"), 0)
 """Which read the disk alone."""
@@ -95,3 +99,28 @@ def test_on_a_read_only_disk_it_is_as_with_a_stopped_broker(scene, dq, tmp_path)
 def test_start_alone_makes_no_directory(scene, dq, name) -> None:
     judged(dq, name, scene["missing"], 69, "--start")
     assert not scene["missing"].exists()
+
+
+def test_a_broker_that_serves_a_damaged_log_serves_the_rest(scene, dq, tmp_path) -> None:
+    root = shutil.copytree(scene["damaged stream"], tmp_path / "queue_data")
+    with BrokerManager(root):
+        until(lambda: "closed" in dq("status", "--data", root).out, what="it says that the stream is closed")
+        for arguments in (["tail", "orders"], ["publish", "orders", "1"], ["export", "orders"], ["explain", "orders/0/0"]):
+            ended = dq(*arguments, "--data", root)
+            assert ended.code == 65, (arguments, ended)
+            assert "orders/0" in ended.err
+        assert dq("publish", "free", "1", "--data", root).code == 0
+        assert dq("check", "--data", root).code == 2
+
+
+@pytest.mark.parametrize("situation", ["stopped", "empty", "missing"])
+def test_work_without_a_broker_says_how_to_start_one(scene, dq, tmp_path, situation) -> None:
+    (tmp_path / "tasks.py").write_text(
+        "import dq\napp = dq.App(sink='worked')\n@app.handler('worked-on')\ndef handle(task):\n    pass\n"
+    )
+    root, before = scene[situation], every.tree(scene[situation])
+    command = [sys.executable, "-m", "dq.main", "work", "tasks:app", "--data", str(root)]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (69, "", 1), ended.stderr
+    assert "serve" in ended.stderr
+    assert every.tree(root) == before

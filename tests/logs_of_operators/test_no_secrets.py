@@ -68,14 +68,24 @@ def planted(publisher: dq.Publisher, count: int = 1) -> None:
 
 
 class Heard:
-    """All that processes have written to standard error."""
+    """All that processes write to standard error meanwhile. (`capfd` loses what is written while it is asked.)"""
 
-    def __init__(self, capfd: pytest.CaptureFixture[str]) -> None:
-        self._capfd, self._text = capfd, ""
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._before = os.dup(2)
+        with path.open("ab") as file:
+            os.dup2(file.fileno(), 2)
 
     def all(self) -> str:
-        self._text += self._capfd.readouterr().err
-        return self._text
+        """What was written until now."""
+        return self._path.read_text("utf-8", "replace")
+
+    def __enter__(self) -> Heard:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.dup2(self._before, 2)
+        os.close(self._before)
 
 
 @contextlib.contextmanager
@@ -93,10 +103,14 @@ def command(*arguments: str, cwd: Path) -> Iterator[subprocess.Popen[bytes]]:
             process.kill()
 
 
-def test_no_payload_key_or_header_is_in_any_log(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    root, heard = tmp_path / "queue_data", Heard(capfd)
+@pytest.fixture
+def heard(tmp_path: Path) -> Iterator[Heard]:
+    with Heard(tmp_path / "standard_error") as heard:
+        yield heard
+
+
+def test_no_payload_key_or_header_is_in_any_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, heard: Heard) -> None:
+    root = tmp_path / "queue_data"
     (tmp_path / "secret_tasks.py").write_text(TASKS)
     monkeypatch.setenv("DQ_LOG_LEVEL", "debug")
     monkeypatch.setenv("DQ_LOG_FORMAT", "json")

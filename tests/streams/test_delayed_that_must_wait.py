@@ -74,30 +74,32 @@ def test_a_stream_that_is_missing_and_one_that_is_damaged(tmp_path: Path, capfd:
     shutil.rmtree(kept)
 
 
-@pytest.mark.parametrize("error", ["QueueFull", "DiskFull"])
-def test_a_stream_that_is_full(broker: BrokerManager, name: str, error: str, tmp_path: Path) -> None:
-    """Its other buckets and other streams go on; there is room, and all of it comes, once and in order."""
-    full = tmp_path / "full"
-    broker.stream(name, buckets=2, backend=FullBackend, backend_options={"full": str(full)})
-    broker.stream(f"{name}-other")
+def test_streams_that_are_full(broker: BrokerManager, name: str, tmp_path: Path) -> None:
+    """Their other buckets and other streams go on; there is room, and all of it comes, once and in order."""
+    whys = {"QueueFull": "it is full", "DiskFull": "there is no room"}
     zero, one = (next(key for key in "abcdefgh" if bucket_of(key, 2) == bucket) for bucket in (0, 1))
-    full.write_text(error)
+    for error in whys:
+        broker.stream(f"{name}-{error}", buckets=2, backend=FullBackend, backend_options={"full": str(tmp_path / error)})
+        (tmp_path / error).write_text(error)
     for turn in range(3):  # more than one batch is under way
-        for key in (zero, one):
-            broker.publish(name, f"{key}{turn}", key=key, delay=0.1 + turn * 0.15)
+        for stream in (f"{name}-{error}" for error in whys):
+            broker.publish(stream, f"{zero}{turn}", key=zero, delay=0.1 + turn * 0.1)
+            broker.publish(stream, f"{one}{turn}", key=one, delay=0.1 + turn * 0.1)
         broker.publish(f"{name}-other", turn, delay=0.1)
     assert taken(broker, f"{name}-other", 3) == [0, 1, 2]
-    assert taken(broker, name, 3) == [f"{one}{turn}" for turn in range(3)]
-    why = "it is full" if error == "QueueFull" else "there is no room"
-    assert later(broker, name)["why"] == why
-    broker.publish(name, "more", key=one, delay=0.1)
-    assert taken(broker, name, 1) == ["more"]
-    assert later(broker, name)["why"] == why, "what another bucket takes changes nothing for this one"
-    assert f"{name}: 3 delayed records wait: {why}" in status(broker)
-    full.unlink()
-    assert taken(broker, name, 3) == [f"{zero}{turn}" for turn in range(3)]
-    assert later(broker, name)["why"] == ""
-    assert later(broker, name)["waiting"] == 0
+    for error, why in whys.items():
+        stream = f"{name}-{error}"
+        assert taken(broker, stream, 3) == [f"{one}{turn}" for turn in range(3)]
+        assert later(broker, stream)["why"] == why
+        broker.publish(stream, "more", key=one, delay=0.05)
+        assert taken(broker, stream, 1) == ["more"]
+        assert later(broker, stream)["why"] == why, "what another bucket takes changes nothing for this one"
+        assert f"{stream}: 3 delayed records wait: {why}" in status(broker)
+    for error in whys:
+        (tmp_path / error).unlink()
+    for stream in (f"{name}-{error}" for error in whys):
+        assert taken(broker, stream, 3) == [f"{zero}{turn}" for turn in range(3)]
+        assert (later(broker, stream)["why"], later(broker, stream)["waiting"]) == ("", 0)
 
 
 def test_a_stream_that_is_destroyed_while_its_records_are_on_their_way_and_made_anew(

@@ -36,7 +36,7 @@ def give_up(broker: BrokerManager, stream: str, count: int, **options: object) -
         for _ in range(count):
             next(tasks).dead_letter("bad", "ValueError: no good", ERROR)
         consumer.flush(10)
-    until(lambda: broker.dlq(stream).count() == count, what="each is stored as a dead letter")
+    until(lambda: _dead(broker, stream) == count, what="each is stored as a dead letter")
 
 
 def test_a_record_of_the_limit_becomes_a_dead_letter_and_holds_up_no_other(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_a_record_of_the_limit_becomes_a_dead_letter_and_holds_up_no_other(tmp_p
             assert (task.key, task.headers["h"], task.payload) == ("k", "1", large.payload)
             task.dead_letter("again", "KeyError: x", ERROR)
             consumer.flush(10)
-        until(lambda: broker.dlq("exact").count(reason="again") == 1, what="it is stored once more")
+        until(lambda: _dead(broker, "exact") == 2, what="it is stored once more")
         [again] = broker.dlq("exact").list(reason="again")
         assert [death.reason for death in again.history] == ["bad"]
         assert broker.dlq("exact").discard(again.id) == 1
@@ -89,9 +89,8 @@ def test_what_grows_when_dq_writes_it_is_kept_as_its_bytes(broker: BrokerManager
             task.dead_letter("bad")
             if task.offset == 2:
                 break
-    until(lambda: broker.dlq("foreign").count() == 3, what="each is stored as a dead letter")
+    until(lambda: _dead(broker, "foreign") == 3, what="each is stored as a dead letter")
     assert [each.payload for each in broker.dlq("foreign")] == [foreign[:-1], deep[:-1], short[:-1]]
-    assert broker.dlq("foreign").discard() == 3
 
 
 def test_nobody_publishes_more_than_the_limit(broker: BrokerManager) -> None:
@@ -101,6 +100,11 @@ def test_nobody_publishes_more_than_the_limit(broker: BrokerManager) -> None:
         assert client.hear()["error"] == "RecordTooLarge"
     with Publisher(broker, "over") as publisher, pytest.raises(RecordTooLarge):
         publisher.publish(FILL)
+
+
+def _dead(broker: BrokerManager, stream: str) -> int:
+    """How many dead letters there are, without reading them."""
+    return broker.stats()["publisher_broker"]["streams"].get(f"{stream}-dlq", {}).get("records", 0)
 
 
 def _later(broker: BrokerManager, stream: str) -> dict:

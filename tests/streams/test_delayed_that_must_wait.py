@@ -34,9 +34,9 @@ def later(broker: BrokerManager, stream: str) -> dict:
     return broker.stats()["consumer_broker"].get("later", {}).get(stream, {})
 
 
-def status(broker: BrokerManager) -> str:
+def told(broker: BrokerManager, command: str) -> str:
     with redirect_stdout(io.StringIO()) as said:
-        run(["status", "-d", str(broker.root)], "dq")
+        run([command, "-d", str(broker.root)], "dq")
     return said.getvalue()
 
 
@@ -56,9 +56,9 @@ def test_a_stream_that_is_missing_and_one_that_is_damaged(tmp_path: Path, capfd:
         assert taken(broker, "well", 3) == ["first", "delayed", "much later"]
         until(lambda: "is missing" in later(broker, "missing").get("why", ""), what="it says that its stream is missing")
         until(lambda: segment.name in later(broker, "damaged").get("why", ""), what="it says what is damaged")
-        told = status(broker)
-        assert "missing: 2 delayed records wait: stream 'missing' is missing" in told
-        assert "damaged: 2 delayed records wait: " in told
+        status = told(broker, "status")
+        assert "missing: 2 delayed records wait: stream 'missing' is missing" in status
+        assert "damaged: 2 delayed records wait: " in status
         segment.write_bytes(whole)  # mended, and found by itself
         assert taken(broker, "damaged", 3) == ["first", "delayed", "much later"]
         until(lambda: later(broker, "damaged")["why"] == "", what="it goes on")
@@ -94,7 +94,10 @@ def test_streams_that_are_full(broker: BrokerManager, name: str, tmp_path: Path)
         broker.publish(stream, "more", key=one, delay=0.05)
         assert taken(broker, stream, 1) == ["more"]
         assert later(broker, stream)["why"] == why, "what another bucket takes changes nothing for this one"
-        assert f"{stream}: 3 delayed records wait: {why}" in status(broker)
+        assert f"{stream}: 3 delayed records wait: {why}" in told(broker, "status")
+    checked = told(broker, "check")
+    assert checked.startswith("DQ WARNING - ")
+    assert f"3 delayed records of {name}-QueueFull are held up: it is full" in checked
     for error in whys:
         (tmp_path / error).unlink()
     for stream in (f"{name}-{error}" for error in whys):

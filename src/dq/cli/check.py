@@ -26,7 +26,8 @@ def command(root: Path, waiting: str, dead: str, as_json: bool) -> int:
     """Says in one line whether all is well.
 
     It exits with 0 (OK), 1 (warning), 2 (critical) or 3 (unknown), as monitoring systems want it: not by the table of the other
-    commands. No broker, a closed stream or sink, or a damaged log is critical; a broker that had to be replaced is a warning.
+    commands. No broker, a closed stream or sink, or a damaged log is critical; a broker that had to be replaced is a warning,
+    and so are delayed records that are held up.
     """
     limits = {"waiting": _limits("--waiting", waiting), "dead": _limits("--dead", dead)}
     try:
@@ -62,6 +63,9 @@ def _findings(status: dict[str, Any], limits: dict[str, tuple[int, int] | None])
         found += [(2, f"sink {name}: {shard} is damaged: {why}") for shard, why in sink["damaged"].items()]
         count = sum(shard["waiting"] for shard in sink["shards"].values())
         found += _over(limits["waiting"], count, f"{count:,} records wait in sink {name}")
+    for name, later in consumed.get("later", {}).items():
+        if later["why"]:
+            found.append((1, f"{later['waiting']:,} delayed records of {name} are held up: {later['why']}"))
     for name, stream in published.get("streams", {}).items():
         if name.endswith("-dlq"):
             found += _over(limits["dead"], stream["records"], f"{stream['records']:,} dead letters in {name}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+import time
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -40,13 +41,24 @@ def told(broker: BrokerManager, command: str) -> str:
     return said.getvalue()
 
 
+def stopped_before_they_come(place: Path, *streams: str) -> Path:
+    """A directory whose streams have two delayed records each. None has come, however slow the machine is."""
+    for delay in (0.8, 4.0, 20.0):
+        root = place / f"q{delay:g}"
+        with BrokerManager(root) as broker:
+            for stream in streams:
+                broker.publish(stream, "first")
+            began = time.monotonic()
+            for stream in streams:
+                broker.publish(stream, "delayed", delay=delay)
+                broker.publish(stream, "much later", delay=delay + 0.2)
+        if time.monotonic() < began + delay:
+            return root
+    raise AssertionError("it takes 20 s to publish six records and to stop")
+
+
 def test_a_stream_that_is_missing_and_one_that_is_damaged(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    root, kept = tmp_path / "q", tmp_path / "kept"
-    with BrokerManager(root) as broker:
-        for stream in ("missing", "damaged", "well"):
-            broker.publish(stream, "first")
-            broker.publish(stream, "delayed", delay=0.3)
-            broker.publish(stream, "much later", delay=0.6)
+    root, kept = stopped_before_they_come(tmp_path, "missing", "damaged", "well"), tmp_path / "kept"
     (root / "streams" / "missing").rename(kept)
     segment = next((root / "streams" / "damaged" / "0").glob("*.jsonl"))
     whole = segment.read_bytes()

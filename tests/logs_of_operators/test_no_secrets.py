@@ -68,7 +68,10 @@ def planted(publisher: dq.Publisher, count: int = 1) -> None:
 
 
 class Heard:
-    """All that processes write to standard error meanwhile. (`capfd` loses what is written while it is asked.)"""
+    """All that processes write to standard error meanwhile. (`capfd` loses what is written while it is asked.)
+
+    For the body of a test: pytest sets the descriptor anew between that and its fixtures.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -103,17 +106,9 @@ def command(*arguments: str, cwd: Path) -> Iterator[subprocess.Popen[bytes]]:
             process.kill()
 
 
-@pytest.fixture
-def heard(tmp_path: Path) -> Iterator[Heard]:
-    with Heard(tmp_path / "standard_error") as heard:
-        yield heard
-
-
-def test_no_payload_key_or_header_is_in_any_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, heard: Heard) -> None:
+def all_goes_wrong(tmp_path: Path, heard: Heard) -> None:
     root = tmp_path / "queue_data"
     (tmp_path / "secret_tasks.py").write_text(TASKS)
-    monkeypatch.setenv("DQ_LOG_LEVEL", "debug")
-    monkeypatch.setenv("DQ_LOG_FORMAT", "json")
     with dq.BrokerManager(root) as broker:
         with dq.Publisher(broker, "jobs") as publisher:
             planted(publisher)
@@ -131,6 +126,13 @@ def test_no_payload_key_or_header_is_in_any_log(tmp_path: Path, monkeypatch: pyt
     spoil(root / "sinks" / "w.plain", b'"cursor":0', b'"cursed":0')
     with command("serve", str(root), cwd=tmp_path):
         until(lambda: "stream jobs is closed" in heard.all() and "sink w.plain is closed" in heard.all())
+
+
+def test_no_payload_key_or_header_is_in_any_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DQ_LOG_LEVEL", "debug")
+    monkeypatch.setenv("DQ_LOG_FORMAT", "json")
+    with Heard(tmp_path / "standard_error") as heard:
+        all_goes_wrong(tmp_path, heard)
     # Then the logs tell of all that
     lines = [orjson.loads(line) for line in heard.all().splitlines() if line.startswith("{")]
     failures = [line for line in lines if "failed at task" in line["message"]]

@@ -10,6 +10,7 @@ pytest.register_assert_rewrite(
     "sim_consumer",
     "sim_checker",
     "sim_delays",
+    "sim_once",
     "sim_changes",
     "sim_reader",
     "sim_world",

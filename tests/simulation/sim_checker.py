@@ -13,6 +13,7 @@ from log_rig import read_all
 from sim_delays import Delays, is_later_log
 from sim_files import MemoryFiles
 from sim_life import LAYOUT, SMALL
+from sim_once import OnceKeys
 
 from dq.client.drafts import Draft
 from dq.core.states import State
@@ -148,6 +149,7 @@ class Checker:
         self._passed: dict[Place, str] = {}  # unknown records that a reader passed over
         self.letters: Counter[tuple[str, str, int]] = Counter()
         self.delays = Delays(self, BrokenPromise)
+        self.once = OnceKeys(self.delays, self.counts, BrokenPromise)
         self._letters_unread: set[str] = set()  # streams whose dead letters cannot be read now
 
     # --- publishers ------------------------------------------------------------------------------------------------
@@ -186,13 +188,17 @@ class Checker:
         if number in self._gone and self.counts["streams destroyed"]:
             return  # it was given before its stream was destroyed
         self._receipts[number] = place
-        self._saw(place, number)
+        if number in self.once:
+            self.once.receipt(number, place, self._at.get(place))
+        else:
+            self._saw(place, number)
 
     def failed(self, numbers: list[int], error: DqError) -> None:
         """A publisher was told that a batch failed."""
         self.counts[type(error).__name__] += 1
         if isinstance(error, DiskFull):
-            self._refused.update(numbers)
+            # One that was sent again after its window was over is refused as a new one, though it may have been stored before.
+            self._refused.update(number for number in numbers if not self.once.is_forgotten(number))
         elif self.counts["streams destroyed"] and isinstance(error, (SequenceError, UnknownStream)):
             return
         elif isinstance(error, SequenceError) and self.counts["failed flushes of lossy streams"]:
@@ -216,11 +222,15 @@ class Checker:
         reader = self._passed.pop(place, None)
         if reader is not None and number not in self.delays.copies:
             raise BrokenPromise(f"{reader} passed over {place}, which is record {number}")
+        self.once.saw(place, number)
         known = self._at.setdefault(place, number)
         if known != number:
             raise BrokenPromise(f"{place} was record {known} and is {number}")
         where = self._where.setdefault(number, place)
-        if where != place:
+        if where != place and self.once.may_stand_twice(number):
+            self.counts["once: again after its window"] += 1
+            self._where[number] = place
+        elif where != place:
             raise BrokenPromise(f"record {number} is at {where} and at {place}")
 
     def _is_shaky(self, stream: str) -> bool:
@@ -270,6 +280,7 @@ class Checker:
             return
         if path.parent.parent != LAYOUT.sinks:
             self.delays.wrote(path, content)
+            self.once.wrote(path, content)
             return
         found = self.sinks[path.parent.name]
         for line in content.split(b"\n"):
@@ -362,6 +373,7 @@ class Checker:
     def destroyed(self, stream: str) -> None:
         """A stream is no more, and another one will have its name."""
         self.delays.destroyed(stream)
+        self.once.gone(stream)
         for number in [number for number, name in self._stream_of.items() if name == stream]:
             self._gone.add(number)
             self._receipts.pop(number, None)
@@ -457,6 +469,9 @@ class Checker:
         if shard in self._may_lose:
             for name in self.over[shard[0]]:
                 self.sinks[name].age += 1
+        if shard in self._may_lose:
+            self._receipts = {n: place for n, place in self._receipts.items() if place.shard != shard or place.offset < end}
+            self.once.gone(*shard, end)
         if not lost:
             return
         if shard not in self._may_lose or min(lost).offset < self._flushed[shard]:
@@ -498,6 +513,12 @@ class Checker:
                 else:
                     self._check_letters(lines)
         self._check_receipts(firsts, streams)
+        self.once.check(self._where, self._keeps_keys)
+
+    def _keeps_keys(self, stream: str) -> bool:
+        """Whether all keys that count stand in the log of a stream: none was lost, nor trimmed by a user or a limit."""
+        trimmed = stream in self.given_up.limited or any(shard[0] == stream for shard in self.given_up.below)
+        return self.durabilities[stream] == "sync" and not trimmed and not self.given_up.changing[stream]
 
     def _check_bucket(self, name: str, bucket: int, first: int, lines: list[bytes]) -> None:
         latest: dict[str, int] = {}
@@ -512,6 +533,8 @@ class Checker:
             if delayed:
                 continue
             publisher = self._publisher_of[number]
+            if number in self.once:
+                continue  # while keys are read, what has none goes ahead
             if number <= latest.get(publisher, 0):
                 raise BrokenPromise(f"{name}/{bucket}: {publisher} published {number} before {latest[publisher]}")
             latest[publisher] = number
@@ -540,7 +563,7 @@ class Checker:
                 continue
             if place.offset >= streams[place.stream].writers[place.bucket].end.offset:
                 raise BrokenPromise(f"record {number} had a receipt for {place} and is lost")
-            if place.offset < firsts[place.shard]:
+            if place.offset < firsts[place.shard] and place in self._at:
                 for name in self.over[place.stream]:
                     self._check_over(name, place)
 

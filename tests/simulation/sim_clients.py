@@ -7,11 +7,13 @@ from typing import Any
 
 from sim_checker import Checker, Place
 from sim_manager import SimManager
+from sim_once import KEYS
 from sim_wires import End
 
 from dq.client.batcher import Batcher, Settled
 from dq.client.drafts import Draft
 from dq.client.link import error_of
+from dq.client.ways import Way
 from dq.clock import FakeClock
 from dq.errors import BrokerLost, SequenceError
 from dq.model.event import Event, EventOwner, EventType, decode
@@ -185,9 +187,12 @@ class SimPublisher(SimClient):
             if self.base is not None:
                 times["due"] = wall + chance.choice(DELAYS)
                 self.stage.checker.delays.asked(number, times["due"])
+            once = chance.choice(KEYS) if self.base is None and chance.random() < 0.15 else None
+            if once is not None:
+                self.stage.checker.once.asked(number, self.stream, once)
             line = encode(payload, wall, key, topic, "", None, times)
             with batcher.lock:
-                draft, place = batcher.add(line, key, topic, urgent=urgent, now=0.0)
+                draft, place = batcher.add(line, key, topic, Way(once=once) if once else None, urgent=urgent, now=0.0)
             numbers = self._numbers.setdefault(draft, [])
             assert place == len(numbers)
             numbers.append(number)
@@ -204,7 +209,12 @@ class SimPublisher(SimClient):
         assert self.batcher is not None
         fields = event.fields
         with self.batcher.lock:
-            if event.type is EventType.ACK:
+            if "once" in fields and event.type is EventType.ACK:
+                stands = fields.get("stored_bucket", fields["bucket"])
+                settled = self.batcher.once_stored(fields["sequence"], stands, fields["first"])
+            elif "once" in fields:
+                settled = self.batcher.once_refused(fields["sequence"], error_of(event))
+            elif event.type is EventType.ACK:
                 settled = self.batcher.stored(fields["bucket"], fields["sequence"], fields["first"], fields["count"])
             else:
                 assert event.type is EventType.NACK

@@ -74,6 +74,11 @@ class Delays:
         """The wall clock was set."""
         self._walls.append((self.clock.monotonic(), self._ahead()))
 
+    def longest_since_begin(self) -> float:
+        """Seconds since the world began, by whichever clock went further at each step."""
+        leaps = [after - before for (_, before), (_, after) in zip(self._walls, self._walls[1:], strict=False)]
+        return self.clock.monotonic() + sum(leap for leap in leaps if leap > 0)
+
     def _latest_wall_since(self, moment: float) -> float:
         """The latest that it is now by any setting of the wall clock that was true since then."""
         ahead = max(
@@ -110,7 +115,7 @@ class Delays:
             known = self._numbers[copy] = _FIRST_COPY + len(self._numbers)
             self.copies[known] = copy
             self.copied.add((copy.sink, copy.of, number))
-            self._due[known] = copy.due, self.clock.monotonic()
+            self._due[known] = copy.due, 0.0  # it was decided some time before, maybe by a wall clock that was set since
             self._checker.copied(known, fields.get("topic"), stream)
             self._checker.counts["tried again much later"] += 1
         return known

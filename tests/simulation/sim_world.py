@@ -18,6 +18,7 @@ from sim_consumer import SimConsumer
 from sim_files import DirectoryNode, MemoryFiles
 from sim_life import ROOT, SimThreads
 from sim_manager import Broker, Machine, SimManager
+from sim_once import WINDOW
 from sim_reader import SimReader
 from sim_wires import Wires
 
@@ -72,7 +73,7 @@ class World:
             checker.over[name] = []
             self.streams[name] = {
                 "buckets": chance.randint(1, 3), "durability": durability, "segment_bytes": 4096, "keep_bytes": 0,
-                "keep_seconds": 0.0, "sync_seconds": 0.5, **chance.choice(_RETENTIONS),
+                "keep_seconds": 0.0, "sync_seconds": 0.5, "once_seconds": WINDOW, **chance.choice(_RETENTIONS),
             }  # fmt: skip
             if self.streams[name].get("retention") == "limits":
                 checker.given_up.limited.add(name)

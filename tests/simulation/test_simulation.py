@@ -52,6 +52,9 @@ KINDS = (
     "delayed",
     "delayed records come",
     "tried again much later",
+    "once",
+    "once: known",
+    "once: stored anew",
 )
 """What a fair number of seeds must have met, or they show nothing."""
 HERE = Path(__file__).parent

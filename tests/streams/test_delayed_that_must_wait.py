@@ -135,3 +135,17 @@ def test_a_stream_that_is_destroyed_while_its_records_are_on_their_way_and_made_
     broker.publish(name, "new", delay=1.2)  # after a resend of what was under way
     assert taken(broker, name, 1) == ["new"]
     assert later(broker, name)["moved"] == 1
+
+
+def test_what_waits_goes_with_its_stream_though_it_cannot_be_read(tmp_path: Path) -> None:
+    """Else it would come to a stream that is made anew once it can be read again."""
+    root = stopped_before_they_come(tmp_path, "emails")
+    segment = next((root / "streams" / "emails-later" / "0").glob("*.jsonl"))
+    whole = segment.read_bytes()
+    segment.write_bytes(whole[:-30] + b"?" * 30 + b"\n" + whole)
+    (root / "streams" / "clean.json").unlink(missing_ok=True)
+    with BrokerManager(root) as broker:
+        assert "emails-later" in broker.stats()["publisher_broker"]["closed"]
+        broker.stream("emails").destroy()
+        assert "emails-later" not in broker.stats()["publisher_broker"]["closed"]
+        assert not (root / "streams" / "emails-later").exists()

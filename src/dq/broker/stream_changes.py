@@ -150,7 +150,7 @@ class StreamChanges:
             LogError: as `Catalog.destroy`.
         """
         self._commit()
-        if later_stream(name) in self._catalog.streams:  # first: what waits has nowhere to come to
+        if later_stream(name) in self._catalog:  # first, and if it is closed too: what waits has nowhere to come to
             self.destroy(later_stream(name))
         stream = self._catalog.streams.get(name)
         if stream is not None:

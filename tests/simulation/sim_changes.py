@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from sim_checker import BrokenPromise, Place
-from sim_life import ROOT
+from sim_life import LAYOUT, ROOT, SMALL
 
 from dq.broker.trimming import share_of
 from dq.errors import DqError, by_name
 from dq.log.stream_file import read_stream
+from dq.log.unserved import end_of
 from dq.model.event import Event, EventType
 from dq.model.names import later_stream
 
@@ -204,7 +206,7 @@ class Changes:
         most, done = self._world.chance.choice((0, 3, 10)), self._changing(stream)
 
         def answered(event: Event | None) -> None:
-            self._trimmed(stream, most)
+            self._trimmed(stream, most if event is not None else 0)  # not answered: records may have come before it was done
             done()
 
         self._ask("stream", stream, "trim", answered, wish={"max_records": most})
@@ -220,7 +222,11 @@ class Changes:
     def _end(self, stream: str, bucket: int) -> int:
         service = self._manager.publisher_broker.service
         opened = service._catalog.streams.get(stream) if service is not None else None
-        return opened.writers[bucket].end.offset if opened is not None else 0
+        if opened is not None:
+            return opened.writers[bucket].end.offset
+        with contextlib.suppress(DqError, OSError):  # nobody is there: what the log has
+            return end_of(self._world.disk(), LAYOUT.bucket(stream, bucket), SMALL).offset
+        return 0
 
     def remove(self, stream: str) -> None:
         """Single records, and some that are not there."""

@@ -24,6 +24,7 @@ from dq.model.event import Event
 from dq.model.names import LATER_SUFFIX
 
 _LEASE = (b'{"lease":', b'{"deliver":')
+_EXPIRED = (b'{"expire":', b'{"expired":')
 _CUT = b'{"cut":'
 _ACKS = ("ack", "drop")
 _ENDS = ("ack", "drop", "dead_letter")
@@ -242,6 +243,7 @@ class Checker:
     def delivered(self, sink: str, place: Place, number: int, attempt: int) -> None:
         """A record is in the hand of a consumer."""
         found = self.sinks[sink]
+        self.delays.check_use(number, sink)
         if number in self._gone:
             return  # it was sent before its stream lost it, or was destroyed
         if self.given_up.changing[place.stream]:
@@ -289,6 +291,8 @@ class Checker:
                 gone = [p for p in found.noted if p[:2] == (note["stream"], note["bucket"]) and p.offset >= note["cut"]]
                 for place in gone:
                     del found.noted[place]
+            if line.startswith(_EXPIRED) and line.endswith(b"}"):
+                self._expired(path.parent.name, orjson.loads(line))
             if line.startswith(_LEASE) and line.endswith(b"}"):
                 note = orjson.loads(line)
                 if "deliver" in note:
@@ -301,6 +305,17 @@ class Checker:
                     place = Place(note["stream"], note["bucket"], offset)
                     if place in found.confirmed and not self._brought_back(found, place):
                         raise BrokenPromise(f"{path.parent.name}: {place} is leased again after its ack was confirmed")
+
+    def _expired(self, name: str, note: dict[str, Any]) -> None:
+        """Only what is of no use any more is passed over for that."""
+        stream = note["stream"]
+        if self.given_up.changing[stream] or self._is_shaky(stream):
+            return
+        for first, stop in note.get("ranges", note.get("expire", ())):
+            for offset in range(first, stop):
+                number = self._at.get(Place(stream, note["bucket"], offset))
+                if number is not None and not self.delays.may_be_over(number):
+                    raise BrokenPromise(f"{name} passed over {number} at {offset} of {stream}, which is of use still")
 
     def _delivers(self, name: str, note: dict[str, Any]) -> None:
         """What is delivered without acks is delivered once."""
@@ -585,7 +600,7 @@ class Checker:
         sink, number = self.sinks[name], self._at[place]
         if self.given_up.has(place) or sink.no_ack or sink.moving or number in sink.excused:
             return True
-        return not self._wants(name, number)
+        return not self._wants(name, number) or self.delays.may_be_over(number)
 
     def _wants(self, name: str, number: int) -> bool:
         return self.sinks[name].wants(self.topics.get(number)) and self.delays.is_for(number, name)
@@ -620,7 +635,7 @@ class Checker:
         if self.durabilities[stream] != "sync" and (self.counts["power cuts"] or self._is_shaky(stream)):
             return True
         sinks = [self.sinks[name] for name in self.over[stream] if self._wants(name, number)]
-        return all(sink.no_ack or number in sink.excused for sink in sinks)
+        return self.delays.may_be_over(number) or all(sink.no_ack or number in sink.excused for sink in sinks)
 
     def check_refused(self) -> None:
         """What was refused for want of room is not stored. (Before a power cut, which may bring back what was taken back.)"""

@@ -24,6 +24,8 @@ from dq.transport.frames import Inbox, framed
 
 JOIN_SECONDS = 30.0
 TOPICS = (None, None, "mail.new", "mail.old", "log")
+LIVES = (0.01, 0.1, 1.0, 100.0)
+"""Seconds after which a record is of no use, if it expires."""
 DELAYS = (0.0, 0.02, 0.3, 2.0, 20.0, 90.0, 7_200.0)
 """Seconds; the last is longer than a broker remembers publishers for."""
 
@@ -190,9 +192,15 @@ class SimPublisher(SimClient):
             once = chance.choice(KEYS) if self.base is None and chance.random() < 0.15 else None
             if once is not None:
                 self.stage.checker.once.asked(number, self.stream, once)
+            if chance.random() < 0.15:
+                times["expires"] = times.get("due", wall) + chance.choice(LIVES)
+                self.stage.checker.delays.expires(number, times["expires"])
+            way = None
+            if once is not None or ("expires" in times and self.base is None):
+                way = Way(once=once, expires=times.get("expires"))
             line = encode(payload, wall, key, topic, "", None, times)
             with batcher.lock:
-                draft, place = batcher.add(line, key, topic, Way(once=once) if once else None, urgent=urgent, now=0.0)
+                draft, place = batcher.add(line, key, topic, way, urgent=urgent, now=0.0)
             numbers = self._numbers.setdefault(draft, [])
             assert place == len(numbers)
             numbers.append(number)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -46,6 +47,7 @@ class Delays:
         self.clock = FakeClock()
         self._walls: list[tuple[float, float]] = [(0.0, self._ahead())]
         self._due: dict[int, tuple[float, float]] = {}  # and since when it is known, in monotonic seconds
+        self._expires: dict[int | None, tuple[float, float]] = {}
         self._receipts: dict[int, tuple[str, int]] = {}
         self._at: dict[tuple[str, int], int] = {}
         self._place: dict[int, tuple[str, int]] = {}
@@ -93,6 +95,25 @@ class Delays:
         """A record was handed in that is to come at `due`, wall time."""
         self._due[number] = due, self.clock.monotonic()
         self._checker.counts["delayed"] += 1
+
+    def expires(self, number: int, at: float) -> None:
+        """A record was handed in that is of no use from `at` on, wall time."""
+        self._expires[number] = at, self.clock.monotonic()
+        self._checker.counts["expiring"] += 1
+
+    def may_be_over(self, number: int) -> bool:
+        """Whether it is of no use any more, by any setting of the wall clock that was true since it was published."""
+        at, since = self._expires.get(self._published(number), (inf, 0.0))
+        return self._latest_wall_since(since) >= at
+
+    def check_use(self, number: int, sink: str) -> None:
+        """A record is in the hand of a consumer's code."""
+        at, _ = self._expires.get(self._published(number), (inf, 0.0))
+        if self.clock.wall() >= at:
+            raise self._objection(f"record {number} was handed to {sink} {self.clock.wall() - at:.3f} s after it had expired")
+
+    def _published(self, number: int) -> int | None:
+        return self.copies[number].number if number in self.copies else number
 
     def receipt(self, number: int, stream: str, offset: int) -> None:
         """A publisher was told where its delayed record waits."""

@@ -299,6 +299,8 @@ class World:
             raise Wedged(f"it does not come to its end: {self.state()}")
         catalog = self.manager.publisher_broker.service._catalog
         self.checker.check_logs(MemoryFiles(self.machine.root), catalog.streams)
+        for run in self.manager.consumer_broker.service._sinks:
+            self.checker.counts["expired"] += run.core.stats().expired
         self.checker.check_end()
         self.checker.check_refused()
 

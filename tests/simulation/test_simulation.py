@@ -21,8 +21,10 @@ from sim_world import World, simulate
 from dq.broker.consumer_broker import ConsumerBroker
 from dq.broker.post import Post
 from dq.broker.sinks import Sinks
+from dq.client.held_lease import HeldLease
 from dq.core.matching import Matcher, Taken
 from dq.core.offers import Offers
+from dq.core.once_keys import OnceKeys
 from dq.core.rules import Rules
 from dq.core.sink import SinkCore
 from dq.log.bucket_log import BucketLog
@@ -54,6 +56,8 @@ KINDS = (
     "tried again much later",
     "once",
     "once: known",
+    "expiring",
+    "expired",
     "once: stored anew",
 )
 """What a fair number of seeds must have met, or they show nothing."""
@@ -248,6 +252,32 @@ def test_a_mark_that_overtakes_its_epoch_is_found(monkeypatch):
     monkeypatch.setattr(Sinks, "_is_now", lambda *_: True)
     # Then some seed shows what is taken for damage
     assert found_by_some_seed(120)
+
+
+def test_a_record_that_is_handed_out_after_its_time_is_found(monkeypatch):
+    monkeypatch.setattr(HeldLease, "hands_out", lambda *_: True)
+    assert "after it had expired" in found_by_some_seed()
+
+
+def test_a_record_that_is_passed_over_before_its_time_is_found(monkeypatch):
+    monkeypatch.setattr("dq.broker.expiry._is_over", lambda about, wall: about is not None and "expired" in about)
+    assert "which is of use still" in found_by_some_seed()
+
+
+def test_a_delayed_record_that_comes_too_early_is_found(monkeypatch):
+    monkeypatch.setattr("dq.broker.later.remaining", lambda due, at, wall: (due - wall) / 2)
+    assert "before its time" in found_by_some_seed()
+
+
+def test_a_delayed_record_that_comes_twice_is_found(monkeypatch):
+    # Given moves that begin anew at each restart of the publisher broker
+    monkeypatch.setattr("dq.core.later.Later.making_of", lambda self, bucket: f"{id(self)}.{self.epoch}.{self.next}")
+    assert found_by_some_seed(80)
+
+
+def test_a_key_that_is_forgotten_is_found(monkeypatch):
+    monkeypatch.setattr(OnceKeys, "find", lambda *_: None)
+    assert "are stored" in found_by_some_seed()
 
 
 def test_a_world_begins_with_all_its_streams_and_sinks():

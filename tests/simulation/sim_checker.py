@@ -151,6 +151,7 @@ class Checker:
         self.letters: Counter[tuple[str, str, int]] = Counter()
         self.delays = Delays(self, BrokenPromise)
         self.once = OnceKeys(self.delays, self.counts, BrokenPromise)
+        self._written: dict[Path, float] = {}
         self._letters_unread: set[str] = set()  # streams whose dead letters cannot be read now
 
     # --- publishers ------------------------------------------------------------------------------------------------
@@ -278,6 +279,7 @@ class Checker:
 
     def wrote(self, path: Path, content: bytes) -> None:
         """Notes go to the log of a sink before anything is sent: what is leased again shows here first."""
+        self._written[path] = self.delays.clock.wall()
         if path.suffix != ".jsonl" or is_later_log(path):
             return
         if path.parent.parent != LAYOUT.sinks:
@@ -305,6 +307,10 @@ class Checker:
                     place = Place(note["stream"], note["bucket"], offset)
                     if place in found.confirmed and not self._brought_back(found, place):
                         raise BrokenPromise(f"{path.parent.name}: {place} is leased again after its ack was confirmed")
+
+    def written_at(self, path: Path) -> float:
+        """When a file was written to, by the wall clock, as file systems keep it."""
+        return self._written.get(path, 0.0) + 1.0  # whole seconds are kept here
 
     def _expired(self, name: str, note: dict[str, Any]) -> None:
         """Only what is of no use any more is passed over for that."""

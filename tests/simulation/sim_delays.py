@@ -76,6 +76,10 @@ class Delays:
         """The wall clock was set."""
         self._walls.append((self.clock.monotonic(), self._ahead()))
 
+    def behind(self) -> float:
+        """How far the wall clock is behind the furthest that it ever was set to."""
+        return max(ahead for _, ahead in self._walls) - self._ahead()
+
     def longest_since_begin(self) -> float:
         """Seconds since the world began, by whichever clock went further at each step."""
         leaps = [after - before for (_, before), (_, after) in zip(self._walls, self._walls[1:], strict=False)]

@@ -42,6 +42,8 @@ class Watcher(Protocol):
 
     def flushed(self, path: Path) -> None: ...
 
+    def written_at(self, path: Path) -> float: ...
+
     def flush_failed(self, path: Path) -> None: ...
 
 
@@ -115,6 +117,11 @@ class SimDisk(FaultyMemory):
         else:
             self._watcher.wrote(self._paths[fd], written)
         return count
+
+    def state(self, path: Path) -> os.stat_result:
+        found = list(super().state(path))
+        found[8] = int(self._watcher.written_at(path))
+        return os.stat_result(found)
 
     def allocate(self, fd: int, size: int) -> None:
         if self._room.free is not None and size > self._room.free and not self.dead:

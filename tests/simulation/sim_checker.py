@@ -395,6 +395,7 @@ class Checker:
         """A stream is no more, and another one will have its name."""
         self.delays.destroyed(stream)
         self.once.gone(stream)
+        self._at = {place: number for place, number in self._at.items() if place.stream != stream}  # one may stand twice
         for number in [number for number, name in self._stream_of.items() if name == stream]:
             self._gone.add(number)
             self._receipts.pop(number, None)
@@ -502,7 +503,7 @@ class Checker:
         for place in lost:
             number = self._at.pop(place)
             self._gone.add(number)
-            del self._where[number]
+            self._where.pop(number, None)
             self._receipts.pop(number, None)
             for sink in self.sinks.values():
                 sink.confirmed.discard(place)

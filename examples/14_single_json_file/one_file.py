@@ -103,8 +103,8 @@ class OneFileWriter:
         limits, size = self._limits, len(batch.lines)
         if type(batch.sequence) is not int or batch.sequence < 0:
             raise ProtocolError(f"{batch.sequence!r} is no sequence number")
-        if batch.count == 1 and size > limits.record_bytes_max:
-            raise RecordTooLarge(f"a record of {size:,} bytes; {limits.record_bytes_max:,} are the most")
+        if batch.count == 1 and size > limits.kept_bytes_max:
+            raise RecordTooLarge(f"a record of {size:,} bytes; {limits.kept_bytes_max:,} are the most")
         if not batch.lines.endswith(b"\n") or batch.lines.count(b"\n") != batch.count or b"\0" in batch.lines:
             raise ProtocolError(f"a batch that says it has {batch.count!r} lines")
         if batch.count > limits.batch_records_max or (size > limits.batch_bytes_max and batch.count > 1):

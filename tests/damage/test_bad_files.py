@@ -126,9 +126,9 @@ def test_a_size_that_is_wrong_by_a_bit_is_no_torn_tail(three: Rig) -> None:
 
 
 # --- 7, 8 --------------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("size", [1, 511, 512, 4 * KIB, 1 * MIB, 8 * MIB])
+@pytest.mark.parametrize("size", [1, 511, 512, 4 * KIB, 1 * MIB, 16 * MIB])
 def test_a_tail_of_nuls_is_torn(three: Rig, size: int) -> None:
-    """Bad input 7, R1: up to what one batch can have."""
+    """Bad input 7, R1: up to what one commit can have."""
     path = three.segments()[LAST]
     end = path.stat().st_size
     os.truncate(path, end + size)
@@ -139,9 +139,9 @@ def test_a_tail_of_nuls_is_torn(three: Rig, size: int) -> None:
     goes_on(three, log)
 
 
-@pytest.mark.parametrize("size", [8 * MIB + 16 * KIB + 1, 64 * MIB])
-def test_a_tail_of_nuls_that_no_batch_can_have_is_refused(three: Rig, size: int) -> None:
-    """Bad input 7, R2: one unconfirmed batch cannot be larger."""
+@pytest.mark.parametrize("size", [16 * MIB + 16 * KIB + 1, 64 * MIB])
+def test_a_tail_of_nuls_that_no_commit_can_have_is_refused(three: Rig, size: int) -> None:
+    """Bad input 7, R2: one unconfirmed commit cannot be larger: 4 MiB, and a record as large as any that is kept."""
     path = three.segments()[LAST]
     end = path.stat().st_size
     os.truncate(path, end + size)

@@ -79,8 +79,8 @@ def _print_json(measurement: Measurement, about: dict[str, Any]) -> None:
 def _print(measurement: Measurement, about: dict[str, Any]) -> None:
     wish = measurement.wish
     line(
-        f"{number(wish.records)} records of {number(wish.size)} bytes, {wish.publishers} publishers, "
-        f"{wish.consumers} consumers, medians of {wish.runs} runs"
+        f"{number(wish.records)} records of {number(wish.size)} bytes, publishers: {wish.publishers}, "
+        f"consumers: {wish.consumers}; medians of {wish.runs} runs"
     )
     line(f"durability {wish.durability}: {_DURABILITIES[wish.durability]}")
     line(
@@ -95,6 +95,7 @@ def _print(measurement: Measurement, about: dict[str, Any]) -> None:
         [(row["name"], *(f"{row[name]:,.0f}" for name in numbers), f"{row['ratio']:.2f}") for row in rows],
         right=(*numbers, "ratio"),
     )
+    line("floor: the same bytes by a bare loop, a flush for one record or for 1 MiB of them: no process, pipe or JSON in it")
     line()
     table(
         ("milliseconds", *PARTS),

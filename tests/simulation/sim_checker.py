@@ -473,7 +473,9 @@ class Checker:
         for name, error in errors.items():
             if type(error).__name__ not in ("DiskFull", "LogError", "SyncFailed"):
                 raise BrokenPromise(f"stream {name} is closed: {error!r}")
-        names = [name for name in names if name in streams and name in self.durabilities]
+        # One that was being changed when it was opened is looked at now.
+        names = [*names, *(shard[0] for shard in self._may_lose if not self.given_up.changing[shard[0]])]
+        names = [name for name in self.durabilities if name in streams and name in names]
         for name in [name for name in names if not self.given_up.changing[name]]:
             for bucket, writer in enumerate(streams[name].writers):
                 self._cut((name, bucket), writer.end.offset)

@@ -144,6 +144,7 @@ class Checker:
         self.given_up = GivenUp()
         self._at: dict[Place, int] = {}
         self._where: dict[int, Place] = {}
+        self._twice: set[int] = set()
         self._flushed: dict[tuple[str, int], int] = defaultdict(int)
         self._may_lose: set[tuple[str, int]] = set()
         self._gone: set[int] = set()
@@ -232,6 +233,7 @@ class Checker:
         if where != place and self.once.may_stand_twice(number):
             self.counts["once: again after its window"] += 1
             self._where[number] = place
+            self._twice.add(number)
         elif where != place:
             raise BrokenPromise(f"record {number} is at {where} and at {place}")
 
@@ -269,7 +271,8 @@ class Checker:
         """The consumer broker has confirmed what a consumer decided. (A late wish for a dead letter is passed over.)"""
         found = self.sinks[sink]
         if act in _ACKS and not found.moving:
-            places = [self._where[number] for number in numbers if number in self._where]
+            # Of one that stands twice it is not known which of them was acked.
+            places = [self._where[number] for number in numbers if number in self._where and number not in self._twice]
             new = [place for place in places if place not in found.confirmed and not self._is_shaky(place.stream)]
             found.confirmed.update(new)
             found.volatile.update(new)

@@ -130,7 +130,7 @@ class Rig:
     def send(self) -> None:
         self.write()
         for move in self.core.moves():
-            key = (f"{self.core.making}", move.bucket, move.number)
+            key = (self.core.making_of(move.bucket), move.bucket, move.number)
             assert self.got.setdefault(key, move.offsets) == move.offsets
 
 
@@ -163,7 +163,7 @@ def test_each_comes_exactly_once_whatever_is_lost_of_the_last_turn(steps):
         elif act == "send":
             rig.send()
         elif act == "stored":
-            sent = [move for move in rig.core.moves() if (str(rig.core.making), move.bucket, move.number) in rig.got]
+            sent = [move for move in rig.core.moves() if (rig.core.making_of(move.bucket), move.bucket, move.number) in rig.got]
             for move in sent[:number]:
                 assert rig.core.stored(move.bucket, move.number) == len(move.offsets)
                 assert rig.core.stored(move.bucket, move.number) == 0
@@ -188,6 +188,24 @@ def test_each_comes_exactly_once_whatever_is_lost_of_the_last_turn(steps):
     assert came == [offset for offset in range(rig.end) if offset not in rig.lost]
     assert rig.core.floor == rig.end
     assert rig.core.waiting(rig.end) == 0
+
+
+def test_a_batch_that_cannot_be_read_any_more_changes_nothing_for_other_buckets():
+    """What is under way there may be stored, and would come twice as batches of a new making."""
+    rig = Rig()
+    rig.end = 3
+    rig.look(0.0)
+    for bucket, offset in zip((1, 1, 2), rig.core.take_due(0.0, 3), strict=True):
+        rig.core.move(bucket, [offset])
+    assert (rig.core.is_first(1, 0), rig.core.is_first(1, 1), rig.core.is_first(2, 0)) == (True, False, True)
+    rig.core.void(1, 0)
+    rig.write()
+    replayed = Later("s-later")
+    for line in rig.log:
+        replayed.replay(orjson.loads(line))
+    for core in (rig.core, replayed, again(replayed)):
+        assert (core.making_of(1), core.making_of(2), core.gone) == ("0.1", "0", 1)
+        assert [(move.bucket, move.number) for move in core.moves()] == [(1, 1), (2, 0)]
 
 
 def test_a_log_that_lost_its_end_gives_up_what_was_under_way_there():

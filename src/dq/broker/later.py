@@ -290,7 +290,10 @@ class LaterRun:
 
     def _writes(self, reader: StorageReader, moves: Sequence[Move]) -> list[Event]:
         events: list[Event] = []
+        held = set[int]()  # buckets that get nothing more now
         for place, move in enumerate(moves):
+            if move.bucket in held:
+                continue
             try:
                 lines = self._lines(reader, move.offsets)
                 target = self._target or read_stream(self._life.files, self._life.root, self.base)
@@ -301,9 +304,13 @@ class LaterRun:
                 break
             batch = [lines[offset] for offset in move.offsets if offset in lines]
             if not batch:  # trimmed since; whether it was stored is not known
-                self.core.void(move.bucket, move.number)
-                self._order.anew()
-                break
+                held.add(move.bucket)
+                if self.core.is_first(move.bucket, move.number):
+                    self.core.void(move.bucket, move.number)
+                    self._order.begin_lane(move.bucket)
+                else:  # those before it have the numbers that they have
+                    self._order.unsent(move.bucket, move.number)
+                continue
             address = address_of(batch[0].fields, target.settings.buckets, target.settings.priorities, batch[0].offset)
             fields = {
                 "stream": self.base, "publisher": self._publisher(move.bucket), "sequence": move.number, "uuid": self.core.uuid,

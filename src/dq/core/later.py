@@ -6,7 +6,7 @@ Pure, as a sink's core: it takes `now`, and notes each decision before anybody h
     {"move":17,"bucket":2,"offsets":[5,9,7]}               these are batch 17 for bucket 2 of the stream, in this order
     {"moved":17,"bucket":2}                                it is stored there
     {"gone":[[20,30]]}                                     taken out or trimmed before their time: they never come
-    {"void":17,"bucket":2}                                 its records cannot be read any more; numbers begin anew
+    {"void":17,"bucket":2}                                 its records cannot be read any more; numbers of bucket 2 begin anew
     {"anew":2}                                             bucket 2 lost batches that were stored; numbers begin anew for it
     {"cut":900,"epoch":2}                                  the log lost what was from 900 on
     {"epoch":2}                                            the log was opened anew after an unclean stop
@@ -222,15 +222,19 @@ class Later:
         return count
 
     def void(self, bucket: int, number: int) -> None:
-        """The records of a batch cannot be read any more, so that it cannot be sent again; whether it is stored is not known.
-        All others under way are batches of a new making."""
+        """The records of a batch, the first that is under way for its bucket, cannot be read any more, and so it cannot be sent
+        again; whether it is stored is not known. The others for that bucket are batches of a new making."""
         move = self._moves.get((bucket, number))
         if move is None:
             return
         self._forget(move)
         self.gone += self._settle(move.offsets)
-        self.making += 1
+        self._anew[bucket] = self._anew.get(bucket, 0) + 1
         self._notes.append({"void": number, "bucket": bucket})
+
+    def is_first(self, bucket: int, number: int) -> bool:
+        """Whether no earlier batch for a bucket is under way than this one."""
+        return number == min((move.number for move in self._moves.values() if move.bucket == bucket), default=None)
 
     def making_of(self, bucket: int) -> str:
         """What tells batches for a bucket from those whose numbers they have, from before those began anew."""
@@ -240,7 +244,7 @@ class Later:
         """A bucket expects an earlier batch than this one. Where this is the first that is under way, those before it were
         stored and are lost, as the stream's durability allows: nothing of what is under way is stored, and it goes on as
         batches of a new making. Returns whether it does."""
-        if number != min((move.number for move in self._moves.values() if move.bucket == bucket), default=None):
+        if not self.is_first(bucket, number):
             return False
         self._anew[bucket] = self._anew.get(bucket, 0) + 1
         self._notes.append({"anew": bucket})

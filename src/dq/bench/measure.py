@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any, Final
+from typing import Any
 
 from dq.bench.floor import Floor
 from dq.bench.processes import Counters, Worker, broker_pids, kill, percentile, running
@@ -17,12 +17,12 @@ from dq.bench.roles import Published, consumer, line_of, publisher
 from dq.client.manager import BrokerManager
 from dq.client.stream import Stream
 from dq.config import LIMITS
+from dq.model.histogram import SHARES
 from dq.model.settings import MEMORY
 
 _MOST_SECONDS = 0.6
 """What is done one by one is done for no longer, so that a slow disk does not make a long bench."""
 _ONE_BY_ONE_MAX, _PACED_MAX = 2_000, 500
-PARTS: Final = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,14 +78,14 @@ class Figure:
 
 @dataclass(slots=True)
 class Latency:
-    """How long something took: of each run, by `PARTS`, in seconds."""
+    """How long something took: of each run, by `SHARES`, in seconds."""
 
     name: str
     runs: list[dict[str, float]] = field(default_factory=list)
 
     def add(self, seconds: Sequence[float]) -> None:
         """One run more."""
-        self.runs.append({name: percentile(seconds, part) for name, part in PARTS.items()})
+        self.runs.append({name: percentile(seconds, part) for name, part in SHARES.items()})
 
     def median(self, part: str) -> float:
         """Of all runs."""
@@ -93,7 +93,7 @@ class Latency:
 
     def told(self) -> dict[str, Any]:
         """As JSON takes it."""
-        return {"name": self.name, "unit": "s", **{part: self.median(part) for part in PARTS}, "runs": self.runs}
+        return {"name": self.name, "unit": "s", **{part: self.median(part) for part in SHARES}, "runs": self.runs}
 
 
 class Measurement:

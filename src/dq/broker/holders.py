@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from dq.broker.born import age_of
 from dq.broker.sink_run import SinkRun
 from dq.broker.sinks import Sinks
 from dq.clock import Clock
@@ -17,6 +16,7 @@ from dq.model.event import Event
 from dq.model.names import check_name
 from dq.model.shown import shown
 from dq.model.start import parse_start
+from dq.processes import usage_of
 
 Result = dict[str, Any]
 _NOTE_CHARS_MAX = 500
@@ -64,7 +64,8 @@ class Holders:
         wall, now = self._clock.wall(), self._clock.monotonic()
         pid = held.pid or None
         if pid is not None and pid not in ages:
-            ages[pid] = age_of(pid)
+            usage = usage_of(pid)
+            ages[pid] = None if usage is None else usage.age
         age = None if pid is None else ages[pid]
         said = [text for offset, text in notes.get(held.lease, ()) if any(first <= offset < stop for first, stop in held.open)]
         return {

@@ -9,12 +9,13 @@ from typing import Any, Final
 import click
 
 from dq.bench.machine import is_memory, machine
-from dq.bench.measure import PARTS, Measurement, Wish
+from dq.bench.measure import Measurement, Wish
 from dq.bench.place import scratch
 from dq.cli.exits import Exit
 from dq.cli.options import DataDirectory, as_json, examples
 from dq.cli.output import json_line, line, number, remark, table
 from dq.cli.termination import tidied_up
+from dq.model.histogram import SHARES
 
 _DURABILITIES: Final = {
     "sync": "every receipt after fdatasync",
@@ -98,7 +99,7 @@ def _print(measurement: Measurement, about: dict[str, Any]) -> None:
     line("floor: the same bytes by a bare loop, a flush for one record or for 1 MiB of them: no process, pipe or JSON in it")
     line()
     table(
-        ("milliseconds", *PARTS),
-        [(each.name, *(f"{each.median(part) * 1e3:.3f}" for part in PARTS)) for each in measurement.latencies],
-        right=tuple(PARTS),
+        ("milliseconds", *SHARES),
+        [(each.name, *(f"{each.median(part) * 1e3:.3f}" for part in SHARES)) for each in measurement.latencies],
+        right=tuple(SHARES),
     )

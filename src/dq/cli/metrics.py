@@ -17,8 +17,6 @@ from dq.client.broker import Broker
 from dq.client.metrics import Snapshot
 from dq.model.histogram import Histogram
 
-_SHARES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
-
 
 @click.command(epilog=examples("dq metrics", "dq metrics | grep waiting", "dq metrics --json | jq .sinks.mails.waiting"))
 @data
@@ -51,7 +49,7 @@ def _dict_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Histogram):
-        return {"count": value.count, "sum": value.total, **{name: value.quantile(share) for name, share in _SHARES.items()}}
+        return {"count": value.count, "sum": value.total, **value.quantiles()}
     if isinstance(value, dict):
         return {name: _plain(each) for name, each in value.items()}
     return value

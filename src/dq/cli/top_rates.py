@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
 
 from dq.client.metrics import Snapshot, StreamMetrics
 from dq.client.stats import SinkStats
 from dq.model.histogram import Histogram
-
-SHARES: Final[Mapping[str, float]] = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,4 +172,4 @@ def _quantiles(now: Histogram, before: Histogram | None) -> dict[str, float] | N
     found = now if before is None else now.since(before)
     if not found.count:
         return None
-    return {name: found.quantile(share) or 0.0 for name, share in SHARES.items()}
+    return {name: value or 0.0 for name, value in found.quantiles().items()}

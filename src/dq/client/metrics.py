@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from dq.client.stats import SinkStats
 from dq.model.histogram import Histogram
 from dq.model.settings import StreamSettings
+from dq.processes import usage_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,24 +153,12 @@ def _histogram(told: Mapping[str, Any] | None) -> Histogram:
 
 
 def _process(told: Mapping[str, Any]) -> ProcessMetrics:
-    resident, cpu, started = _facts(told["pid"]) if told.get("pid") else (None, None, None)
+    usage = usage_of(told["pid"]) if told.get("pid") else None
     return ProcessMetrics(
         pid=told.get("pid") or None,
         ready=told.get("ready", False),
         restarts=told.get("restarts", 0),
-        resident_bytes=resident,
-        cpu_seconds=cpu,
-        started_at=started,
+        resident_bytes=None if usage is None else usage.resident_bytes,
+        cpu_seconds=None if usage is None else usage.cpu_seconds,
+        started_at=None if usage is None else time.time() - usage.age,
     )
-
-
-def _facts(pid: int) -> tuple[int | None, float | None, float | None]:
-    """Resident bytes, processor seconds and start of a process. Source: proc_pid_stat(5), fields 14, 15, 22 and 24."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-        tick = os.sysconf("SC_CLK_TCK")
-        booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
-        cpu = (int(stat[11]) + int(stat[12])) / tick
-        return int(stat[21]) * os.sysconf("SC_PAGE_SIZE"), cpu, booted + int(stat[19]) / tick
-    except (OSError, ValueError, IndexError, AttributeError):  # gone; or a system without that clock
-        return None, None, None

@@ -11,6 +11,9 @@ BOUNDS: Final = tuple(round(step * 10.0**power, 9) for power in range(-5, 4) for
 """Upper bounds in seconds, inclusive, from 10 us to 6,800 s: the E6 series of preferred numbers (IEC 60063). What is longer
 stands behind the last one."""
 
+SHARES: Final[Mapping[str, float]] = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
+"""The quantiles that are shown, by name."""
+
 
 class Histogram:
     """Counts by duration. A quantile is right to within one bucket: from two thirds of the true one to one and a half.
@@ -50,6 +53,10 @@ class Histogram:
                 return low + (BOUNDS[index] - low) * max(rank - below, 0.0) / count
             below += count
         return None
+
+    def quantiles(self) -> dict[str, float | None]:
+        """Those of `SHARES`, in seconds, by name."""
+        return {name: self.quantile(share) for name, share in SHARES.items()}
 
     def since(self, earlier: Histogram) -> Histogram:
         """What came to it after it stood like `earlier`; all of it, if it was begun anew meanwhile."""
